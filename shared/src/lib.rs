@@ -2,8 +2,13 @@
 //!
 //! All three layers depend on this crate and never on each other.
 
+pub mod config;
+pub mod cpu;
 pub mod error;
 pub mod event;
 pub mod log;
+pub mod plan;
 pub mod position;
+pub mod snapshot;
 pub mod source;
+pub mod telemetry;

@@ -183,6 +183,16 @@ impl fmt::Display for Boundary {
     }
 }
 
+/// Number of one published batch view of a view definition: 1, 2, 3, ...
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchVersion(pub u64);
+
+impl fmt::Display for BatchVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A position of a named source as clients see it: `edits=12,40,7`, offsets in partition order.
 ///
 /// A request's acknowledgement carries one; a query that names it waits until its answer covers it.

@@ -1,0 +1,74 @@
+//! Threads for CPU-bound work: plans, encoding, compression.
+//!
+//! A query or a batch run keeps a thread busy for long stretches; on the threads that serve requests it would delay
+//! everyone else. The pool is a second tokio runtime, because DataFusion's plans are async.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// A pool of threads for CPU-bound futures. Clones share it; the threads end with the last clone.
+#[derive(Debug, Clone)]
+pub struct CpuPool {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    handle: Handle,
+    /// Taken on drop, because a runtime must not be dropped where blocking is forbidden.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl CpuPool {
+    /// A pool of `threads` threads, at least one.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn new(threads: usize) -> std::io::Result<CpuPool> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
+            .thread_name("watershed-cpu")
+            // DataFusion's file reads and timeouts run on the runtime that runs the plan.
+            .enable_all()
+            .build()?;
+        Ok(CpuPool { inner: Arc::new(Inner { handle: runtime.handle().clone(), runtime: Some(runtime) }) })
+    }
+
+    /// Runs `work` on the pool. Dropping the returned future stops the work at its next await.
+    ///
+    /// # Panics
+    /// When `work` panics, with its panic.
+    pub async fn run<F>(&self, work: F) -> F::Output
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let mut task = AbortOnDrop(self.inner.handle.spawn(work));
+        match (&mut task.0).await {
+            Ok(output) => output,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only the pool's own end cancels a task that is still awaited; then nobody is left to answer.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

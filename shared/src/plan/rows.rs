@@ -1,0 +1,105 @@
+//! Rows that plans read: files of the history or of a batch view, or batches in memory.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DFSchema;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::error::Result;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+
+/// Rows of one schema that do not change while a plan reads them.
+pub trait RowSource: Debug + Send + Sync + Any {
+    /// The rows' schema.
+    fn schema(&self) -> SchemaRef;
+
+    /// A plan that gives the rows' columns `projection` (all, in order, when `None`).
+    ///
+    /// `predicate` is over the unprojected schema and only prunes: rows that fail it may still come. The plan has about
+    /// `target_partitions` partitions.
+    fn scan(
+        &self,
+        projection: Option<&Vec<usize>>,
+        predicate: Option<Arc<dyn PhysicalExpr>>,
+        target_partitions: usize,
+    ) -> Result<Arc<dyn ExecutionPlan>>;
+}
+
+/// Batches in memory, in one partition.
+#[derive(Debug, Clone)]
+pub struct MemoryRows {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+}
+
+impl MemoryRows {
+    /// The rows of `batches`, all of `schema`.
+    pub fn new(schema: SchemaRef, batches: Vec<RecordBatch>) -> MemoryRows {
+        MemoryRows { schema, batches }
+    }
+}
+
+impl RowSource for MemoryRows {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn scan(
+        &self,
+        projection: Option<&Vec<usize>>,
+        _predicate: Option<Arc<dyn PhysicalExpr>>,
+        _target_partitions: usize,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let partitions = [self.batches.clone()];
+        let plan = MemorySourceConfig::try_new_exec(&partitions, Arc::clone(&self.schema), projection.cloned())?;
+        Ok(plan)
+    }
+}
+
+/// A table over a [`RowSource`], for logical plans.
+#[derive(Debug)]
+pub(super) struct RowTable(pub(super) Arc<dyn RowSource>);
+
+#[async_trait]
+impl TableProvider for RowTable {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let predicate = physical_conjunction(session, filters, &self.0.schema())?;
+        self.0.scan(projection, predicate, session.config().target_partitions())
+    }
+}
+
+/// All of `filters` as one physical predicate over `schema`; `None` when there are none.
+pub(super) fn physical_conjunction(
+    session: &dyn Session,
+    filters: &[Expr],
+    schema: &SchemaRef,
+) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+    let schema = DFSchema::try_from(Arc::clone(schema))?;
+    conjunction(filters.iter().cloned()).map(|filter| session.create_physical_expr(filter, &schema)).transpose()
+}

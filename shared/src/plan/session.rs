@@ -1,0 +1,32 @@
+//! The DataFusion settings under which every plan of the platform is made.
+//!
+//! Both layers must see the same types: a string that is `Utf8View` in one and `Utf8` in the other hashes differently,
+//! so a sketch over both would count it twice. Hence no view types anywhere, and one time zone.
+
+use std::sync::Arc;
+
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionState;
+use datafusion::prelude::SessionConfig;
+
+/// The settings of every session: canonical types, UTC, `target_partitions` ways of parallelism.
+pub fn session_config(target_partitions: usize) -> SessionConfig {
+    let mut config = SessionConfig::new().with_target_partitions(target_partitions.max(1));
+    let options = config.options_mut();
+    options.execution.parquet.schema_force_view_types = false;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.execution.time_zone = Some("UTC".to_owned());
+    // A partial aggregation that gives up grouping would fill the realtime view with a row for each event.
+    options.execution.skip_partial_aggregation_probe_ratio_threshold = 1.1;
+    config
+}
+
+/// A session for planning and running the platform's own plans (not users' SQL) with DataFusion's functions.
+pub fn plan_session(target_partitions: usize, runtime: Arc<RuntimeEnv>) -> SessionState {
+    SessionStateBuilder::new()
+        .with_config(session_config(target_partitions))
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .build()
+}
