@@ -1,0 +1,36 @@
+# Two commands are enough to start: `make demo` and `make test`. Both install what they need and share everything they compile.
+
+# Where rustup puts cargo, for a shell that was open before Rust was installed.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: help setup build demo test bench fmt clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@echo 'Watershed: one SQL view, exact over all history and the last few milliseconds.'
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'New here? Start with "make demo"; then read README.md and ARCHITECTURE.md.'
+	@echo 'The first build compiles about 400 packages and RocksDB: half an hour on two cores, minutes on many.'
+
+setup: ## Install what the build needs, saying what, or print the command where that is not possible
+	@scripts/setup
+
+build: setup ## Compile the command `watershed`
+	cargo build --locked
+
+demo: setup ## Play a year of real flights through the platform and watch batch and realtime views
+	cargo run --locked -- demo
+
+test: setup ## Run every check: format, dependencies, clippy, all tests, documentation
+	@scripts/test
+
+bench: setup ## Measure against the bare limits and print ratios (compiles once more, fully optimized)
+	cargo bench --locked --workspace
+
+fmt: ## Format all code
+	cargo fmt --all
+
+clean: ## Delete everything compiled
+	cargo clean
