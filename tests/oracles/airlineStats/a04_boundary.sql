@@ -1,0 +1,1 @@
+SELECT side, n, distance FROM sides ORDER BY side

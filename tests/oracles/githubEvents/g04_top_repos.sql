@@ -1,0 +1,1 @@
+SELECT repo_name, n, types FROM repos ORDER BY n DESC, repo_name LIMIT 20
