@@ -1,0 +1,304 @@
+//! Sends inputs one after the other, chunk by chunk: read ahead, send, count, remember, and only then send the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use indicatif::HumanCount;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use watershed_shared::position::PositionToken;
+
+use super::chunk::{Chunk, Limits, Mark};
+use super::display::Display;
+use super::input::{Format, Input, Reading, Resumed};
+use super::ledger::{Entry, Key, Ledger, Record, Stamp};
+use super::{IngestArgs, parse_position};
+use crate::cli::table::printable;
+use crate::client::answer::Ingested;
+use crate::client::{Client, ClientError, Retry, raised};
+
+/// Size of a request's body at which it is sent with however many rows it has.
+const BODY_BYTES: usize = 8 * 1024 * 1024;
+/// Chunks that are ready before their turn.
+const CHUNKS_AHEAD: usize = 2;
+/// Rejected rows that are described one by one.
+const REJECTED_SHOWN_MAX: u64 = 20;
+
+/// One call of the command.
+pub(super) struct Job {
+    pub(super) args: IngestArgs,
+    pub(super) client: Client,
+    /// `None` when nothing is to be remembered.
+    pub(super) ledger: Option<Ledger>,
+    pub(super) display: Display,
+    /// How often Ctrl-C was pressed: once waits for the request in flight, twice does not.
+    pub(super) interrupts: watch::Receiver<u32>,
+    /// How far the source's log reached before this call.
+    pub(super) end_of_log: PositionToken,
+    pub(super) totals: Totals,
+}
+
+/// What one call has achieved so far.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    pub(super) accepted: u64,
+    pub(super) rejected: u64,
+    /// How many of the rejected rows have been described.
+    pub(super) rejected_shown: u64,
+    /// What the acknowledgements covered, joined.
+    pub(super) position: Option<PositionToken>,
+}
+
+/// How far an input was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sent {
+    Whole,
+    Interrupted,
+}
+
+/// Where to start with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    FromStart,
+    /// Behind what is acknowledged, if the file still is what was acknowledged there.
+    GoOn(Mark),
+    Skip,
+}
+
+impl Job {
+    /// Sends what is not yet acknowledged of one input.
+    ///
+    /// # Errors
+    /// When the input cannot be read or the platform does not take it. What was acknowledged before is remembered.
+    pub(super) async fn send_input(&mut self, input: &Arc<Input>) -> Result<Sent> {
+        let mut memory = self.memory(input)?;
+        let plan = match &memory {
+            Some(memory) => self.plan(&input.name(), memory),
+            None => Plan::FromStart,
+        };
+        let sent = match plan {
+            Plan::Skip => Sent::Whole,
+            Plan::FromStart => {
+                memory.iter_mut().for_each(Memory::start_afresh);
+                self.send_chunks(input, None, memory).await?
+            }
+            Plan::GoOn(mark) => self.send_chunks(input, Some(mark), memory).await?,
+        };
+        if let Sent::Whole = sent {
+            self.display.finished(input.size().unwrap_or(0));
+        }
+        Ok(sent)
+    }
+
+    /// What is remembered of an input; `None` where nothing can or shall be.
+    fn memory(&self, input: &Input) -> Result<Option<Memory>> {
+        let (Some(ledger), Input::File(file, metadata)) = (&self.ledger, input) else { return Ok(None) };
+        let key = Key { url: self.client.url().to_owned(), source: self.args.source.clone(), file: file.clone() };
+        let entry = if self.args.again { ledger.new_entry(key)? } else { ledger.entry(key)? };
+        let stamp = Stamp::of(metadata);
+        let record = entry.record.clone().unwrap_or_else(|| Record::nothing(stamp));
+        Ok(Some(Memory { entry, record, stamp }))
+    }
+
+    /// Decides where to start with a file, and says so unless it is the beginning of a new one.
+    fn plan(&self, name: &str, memory: &Memory) -> Plan {
+        let Some(record) = &memory.entry.record else { return Plan::FromStart };
+        let rows = HumanCount(record.mark.rows);
+        let is_lost = |acknowledged: &&PositionToken| !self.end_of_log.position.covers(&acknowledged.position);
+        if let Some(acknowledged) = record.position.as_ref().filter(is_lost) {
+            // As on a fresh data folder: what was acknowledged then is not in this log.
+            self.display.say(&format!(
+                "{name}: sending all of it: {rows} rows were acknowledged up to {acknowledged} before, but source \
+                 \"{}\" reaches only {} and must be a new one",
+                self.args.source, self.end_of_log
+            ));
+            return Plan::FromStart;
+        }
+        if record.complete && record.stamp == memory.stamp {
+            self.display.say(&format!(
+                "{name}: skipped, it was ingested before ({} accepted, {} rejected); --again sends it once more",
+                HumanCount(record.accepted),
+                HumanCount(record.rejected)
+            ));
+            return Plan::Skip;
+        }
+        self.display.say(&format!("{name}: going on behind row {rows}, the last that was acknowledged before"));
+        Plan::GoOn(record.mark)
+    }
+
+    async fn send_chunks(
+        &mut self,
+        input: &Arc<Input>,
+        from: Option<Mark>,
+        mut memory: Option<Memory>,
+    ) -> Result<Sent> {
+        let name = input.name();
+        let limits = Limits { rows: self.args.batch_rows, bytes: BODY_BYTES };
+        let mut reader = ReadAhead::start(Arc::clone(input), self.args.format, limits, from);
+        let mut last_row = from.map_or(0, |mark| mark.rows);
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = raised(&mut self.interrupts, 1) => {
+                    self.display.say(&format!("{name}: stopped after row {}", HumanCount(last_row)));
+                    return Ok(Sent::Interrupted);
+                }
+                next = reader.chunks.recv() => next,
+            };
+            let Some(next) = next else { break };
+            let (chunk, bytes_read) = next.with_context(|| name.clone())?;
+            let (first_row, end) = (chunk.first_row, chunk.end);
+            let answer = self.send(chunk, &name, memory.is_some()).await?;
+            let position = answer.position.as_deref().map(parse_position).transpose()?;
+            if let Some(memory) = &mut memory {
+                memory.acknowledge(end, &answer, position.as_ref())?;
+            }
+            self.count(&answer, position, &name, first_row, end.rows);
+            self.display.acknowledged(&name, answer.accepted, bytes_read);
+            last_row = end.rows;
+        }
+        reader.task.await.with_context(|| format!("the reader of {name} crashed"))?;
+        match memory {
+            Some(mut memory) if last_row > 0 => memory.complete()?,
+            _ => {}
+        }
+        Ok(Sent::Whole)
+    }
+
+    /// Sends one chunk, patiently.
+    async fn send(&self, chunk: Chunk, name: &str, remembered: bool) -> Result<Ingested> {
+        let rows = format!("rows {} to {}", HumanCount(chunk.first_row + 1), HumanCount(chunk.end.rows));
+        let say_pause = |error: &ClientError, pause: Duration| {
+            self.display.say(&format!("trying again in {:.1} s: {error}", pause.as_secs_f64()));
+        };
+        let retry = Retry {
+            patience: Duration::from_secs(self.args.retry_for),
+            reconnect: true,
+            repeatable: false,
+            on_pause: &say_pause,
+            give_up: Some(self.interrupts.clone()),
+        };
+        let mut interrupts = self.interrupts.clone();
+        let answer = tokio::select! {
+            answer = self.client.send_events(&self.args.source, chunk.content_type, chunk.body, retry) => answer,
+            () = raised(&mut interrupts, 2) => Err(anyhow!("stopped before the answer came")),
+        };
+        answer.map_err(|error| unsent(&error, name, &rows, remembered))
+    }
+
+    /// Takes an acknowledgement into the totals and describes rejected rows.
+    fn count(&mut self, answer: &Ingested, position: Option<PositionToken>, name: &str, first_row: u64, last_row: u64) {
+        let totals = &mut self.totals;
+        totals.accepted += answer.accepted;
+        totals.rejected += answer.rejected;
+        if let Some(position) = position {
+            join(&mut totals.position, position);
+        }
+        for error in answer.errors.iter().take((REJECTED_SHOWN_MAX - totals.rejected_shown) as usize) {
+            totals.rejected_shown += 1;
+            let column = error.column.as_ref().map(|column| format!(", column \"{column}\"")).unwrap_or_default();
+            let row = HumanCount(first_row + error.row + 1);
+            self.display.say(&printable(&format!("rejected: {name} row {row}{column}: {}", error.reason)));
+        }
+        let (sent, counted) = (last_row - first_row, answer.accepted + answer.rejected);
+        if sent != counted {
+            self.display.say(&format!(
+                "warning: {name}: the platform counted {counted} rows where {sent} were sent (rows {} to {last_row}); \
+                 a line that holds more than one JSON value, or a part of one, does that",
+                first_row + 1
+            ));
+        }
+    }
+}
+
+/// What is remembered of one file while it is being sent.
+struct Memory {
+    entry: Entry,
+    record: Record,
+    /// What the file looked like when this call began.
+    stamp: Stamp,
+}
+
+impl Memory {
+    fn start_afresh(&mut self) {
+        self.record = Record::nothing(self.stamp);
+    }
+
+    fn acknowledge(&mut self, end: Mark, answer: &Ingested, position: Option<&PositionToken>) -> Result<()> {
+        let record = &mut self.record;
+        record.stamp = self.stamp;
+        record.mark = end;
+        record.accepted += answer.accepted;
+        record.rejected += answer.rejected;
+        record.complete = false;
+        if let Some(position) = position {
+            join(&mut record.position, position.clone());
+        }
+        self.entry.save(record.clone())
+    }
+
+    fn complete(&mut self) -> Result<()> {
+        self.record.stamp = self.stamp;
+        self.record.complete = true;
+        self.entry.save(self.record.clone())
+    }
+}
+
+/// Reads an input on a thread of its own, a few chunks ahead of what is being sent.
+struct ReadAhead {
+    /// Each chunk with the bytes of the input that had been read when it was ready. Ends after the first failure.
+    chunks: mpsc::Receiver<Result<(Chunk, u64)>>,
+    task: JoinHandle<()>,
+}
+
+impl ReadAhead {
+    fn start(input: Arc<Input>, format: Option<Format>, limits: Limits, from: Option<Mark>) -> ReadAhead {
+        let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
+        let task = tokio::task::spawn_blocking(move || {
+            let mut reading = match open(&input, format, limits, from) {
+                Ok(reading) => reading,
+                Err(error) => {
+                    let _ = sender.blocking_send(Err(error));
+                    return;
+                }
+            };
+            while let Some(chunk) = reading.next_chunk().transpose() {
+                let is_last = chunk.is_err();
+                let message = chunk.map(|chunk| (chunk, reading.bytes_read()));
+                // Nobody listens any more when sending has stopped.
+                if sender.blocking_send(message).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        ReadAhead { chunks, task }
+    }
+}
+
+fn open(input: &Input, format: Option<Format>, limits: Limits, from: Option<Mark>) -> Result<Reading> {
+    let Some(mark) = from else { return Reading::start(input, format, limits) };
+    match Reading::resume(input, format, limits, mark)? {
+        Resumed::Ready(reading) => Ok(reading),
+        Resumed::Changed => bail!(
+            "it has changed in its first {} rows since they were acknowledged, so nothing of it was sent; \
+             --again sends all of it",
+            HumanCount(mark.rows)
+        ),
+    }
+}
+
+/// Says of a chunk without acknowledgement what is known of it and what to do.
+fn unsent(error: &Error, name: &str, rows: &str, remembered: bool) -> Error {
+    let unchanged = error.downcast_ref().is_some_and(ClientError::changed_nothing);
+    let fate = if unchanged { "none of them was accepted" } else { "whether they were accepted is unknown" };
+    let next = if remembered { "; the same command goes on behind the rows before them" } else { "" };
+    anyhow!("{name}: cannot send {rows}: {error:#}; {fate}; all rows before them are acknowledged{next}")
+}
+
+fn join(joined: &mut Option<PositionToken>, other: PositionToken) {
+    match joined {
+        Some(joined) => joined.position.join(&other.position),
+        None => *joined = Some(other),
+    }
+}
