@@ -3,14 +3,33 @@
 //! A log has a fixed number of partitions; each holds events at consecutive offsets from 0. `append` returns after the
 //! events are durable, so an acknowledgement may follow. Dispatch watches `end` and reads from the offsets it knows;
 //! the log keeps no reader state. `trim` forgets what the history has committed and never anything else.
+//!
+//! A `Partitioner` splits decoded events before they are appended. `EmbeddedLog` keeps them in RocksDB, `MemoryLog` in
+//! memory for tests and simulations; `conformance` is the suite that every implementation runs.
+
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::LogBatch;
 use crate::position::{Offset, PartitionId, Position};
+
+mod block;
+pub mod conformance;
+mod embedded;
+mod key;
+mod memory;
+mod partition;
+mod tail;
+
+pub use embedded::{EmbeddedLog, LogStore, LogStoreOptions};
+pub use memory::MemoryLog;
+pub use partition::{Partitioner, can_partition_by};
 
 /// A source's log. Implementations are shared between tasks and run the suite of `conformance`.
 #[async_trait]
@@ -20,11 +39,17 @@ pub trait Log: std::fmt::Debug + Send + Sync {
 
     /// Appends batches of the source's declared columns and returns when they are durable.
     ///
-    /// All batches of one call become durable together or not at all. The answer is the next offset of each partition
-    /// written to; other partitions are at 0 in it. Batches of one partition keep their order. Empty batches are legal.
+    /// All batches of one call become durable together or not at all, also when the caller drops the future: then the
+    /// events may be there or not, but never half of them. The answer is the next offset of each partition written to;
+    /// other partitions are at 0 in it. Batches of one partition keep their order. Empty batches are legal.
+    ///
+    /// Consecutive batches of a partition that carry the same `ingested_at_us` may be stored as one, so callers that
+    /// stamp in whole milliseconds make the blocks of many small concurrent appends larger.
     ///
     /// # Errors
-    /// `Retryable` when the store refuses or the log is closed; nothing of the call was appended then.
+    /// `Retryable` when the store refuses or the log is closed; nothing of the call can be read then, but if the store
+    /// failed, events that were not acknowledged may be there after a restart. `Internal` when a batch does not have
+    /// the source's columns or names a partition that is not there; nothing of the call was appended then.
     async fn append(&self, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Result<Position>;
 
     /// The durable end of each partition; changes after every append, in no smaller steps than appends.
@@ -34,12 +59,67 @@ pub trait Log: std::fmt::Debug + Send + Sync {
     fn start(&self) -> Position;
 
     /// Events of one partition from `from` on, in order, without gaps: whole stored batches (the first cut to start at
-    /// `from`) until at least `rows_max` rows are there or the end is reached. Empty at the end.
+    /// `from`) until at least `rows_max` rows (at least one) are there or the end is reached. Empty at the end.
     ///
     /// # Errors
-    /// `Corrupt` when a block does not decode; `Retryable` when `from` was trimmed or the store refuses.
+    /// `Corrupt` when a block does not decode or is missing; `Retryable` when `from` was trimmed or lies beyond the end
+    /// (a reader that is ahead of its log must not wait in silence for offsets that would then be given twice), or the
+    /// store refuses; `Internal` when the partition is not there.
     async fn read(&self, partition: PartitionId, from: Offset, rows_max: usize) -> Result<Vec<LogBatch>>;
 
-    /// Forgets events below `before`. Keeping more than asked is legal; losing more is not.
+    /// Forgets events below `before`; a `before` beyond the end counts as the end, one below the start changes nothing.
+    ///
+    /// Keeping more than asked is legal; losing more is not. Offsets are never given again, also when nothing is left.
     async fn trim(&self, before: &Position) -> Result<()>;
+}
+
+/// What every `append` checks before it writes: partitions exist and batches have the source's columns. Answers the
+/// batches that are not empty, in order, under the schema `columns` itself.
+fn checked_batches(
+    columns: &SchemaRef,
+    partitions: u32,
+    batches: Vec<(PartitionId, RecordBatch)>,
+) -> Result<Vec<(PartitionId, RecordBatch)>> {
+    let mut checked = Vec::with_capacity(batches.len());
+    for (partition, batch) in batches {
+        check_partition(partitions, partition)?;
+        let batch = if batch.schema_ref() == columns { batch } else { batch.with_schema(Arc::clone(columns))? };
+        if batch.num_rows() > 0 {
+            checked.push((partition, batch));
+        }
+    }
+    Ok(checked)
+}
+
+/// Refuses a partition that the log does not have; a bug of the caller.
+fn check_partition(partitions: u32, partition: PartitionId) -> Result<()> {
+    if partition.0 < partitions {
+        return Ok(());
+    }
+    let reason = format!("partition {partition} is not there: the log has {partitions} partitions, from 0");
+    Err(ArrowError::InvalidArgumentError(reason).into())
+}
+
+/// Refuses to read what was trimmed and what was never written.
+fn check_readable(source: &str, partition: PartitionId, from: Offset, start: &Position, end: &Position) -> Result<()> {
+    let (start, end) = (start.get(partition), end.get(partition));
+    let reason = if from < start {
+        format!("offset {from} of partition {partition} was trimmed; the first one left is {start}")
+    } else if from > end {
+        format!(
+            "offset {from} of partition {partition} is beyond the log's end {end}; the log has lost events or is another one"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::Log { action: "read", name: source.to_owned(), reason })
+}
+
+/// Raises the published end; wakes its watchers only when it moves.
+fn move_end(published: &watch::Sender<Position>, end: &Position) {
+    published.send_if_modified(|published| {
+        let moves = !published.covers(end);
+        published.join(end);
+        moves
+    });
 }

@@ -1,0 +1,322 @@
+//! The one thread that writes a store's events: takes all appends that wait, and makes them durable with one fsync.
+//!
+//! Offsets are given here and nowhere else, so they follow the order in which appends were taken. When a write fails,
+//! no end moves, and the next group is given the same offsets.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::concat_batches;
+use rocksdb::{DB, WriteBatch};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::super::block::BlockEncoder;
+use super::state::LogState;
+use super::{LogStoreOptions, durable, lock, log_error};
+use crate::error::{Error, Result};
+use crate::event::LogBatch;
+use crate::position::{Offset, OffsetRange, PartitionId, Position};
+
+/// Small batches of one partition and time are joined to blocks of up to this many rows. More would copy much for
+/// little: at this size a block's header and IPC message are a few percent of it.
+const JOINED_ROWS_MAX: usize = 8192;
+/// And of up to this many bytes, far below the 2 GiB that Arrow's 32-bit text offsets reach.
+const JOINED_BYTES_MAX: usize = 4 << 20;
+/// Unit of the queue's bound; every append counts as at least one.
+const PERMIT_BYTES: usize = 1024;
+
+/// Handle of the writer thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// Bounds the bytes of the appends that wait or are being written; closed when appends are refused.
+    pub(super) budget: Arc<Semaphore>,
+    permits_max: u32,
+    queue: UnboundedSender<Message>,
+    group_commits: Arc<AtomicU64>,
+    /// Its sender lives as long as the thread.
+    finished: watch::Receiver<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// One call of `append`: batches with the log's columns, none empty.
+#[derive(Debug)]
+pub(super) struct Append {
+    log: Arc<LogState>,
+    ingested_at_us: i64,
+    batches: Vec<(PartitionId, RecordBatch, usize)>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum Message {
+    Append(Append, oneshot::Sender<Result<Position>>, OwnedSemaphorePermit),
+    Close,
+}
+
+impl Append {
+    /// The call with the bytes of its rows.
+    pub(super) fn new(log: Arc<LogState>, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Append {
+        let with_bytes = |(partition, batch): (PartitionId, RecordBatch)| {
+            let bytes = row_bytes(&batch);
+            (partition, batch, bytes)
+        };
+        let batches: Vec<_> = batches.into_iter().map(with_bytes).collect();
+        let bytes = batches.iter().map(|(_, _, bytes)| bytes).sum();
+        Append { log, ingested_at_us, batches, bytes }
+    }
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn start(db: Arc<DB>, options: &LogStoreOptions) -> std::io::Result<Writer> {
+        let permits_max = u32::try_from(options.queue_bytes_max / PERMIT_BYTES).unwrap_or(u32::MAX).max(1);
+        let (queue, messages) = mpsc::unbounded_channel();
+        let (alive, finished) = watch::channel(());
+        let group_commits = Arc::new(AtomicU64::new(0));
+        let mut group_writer =
+            GroupWriter { db, encoder: BlockEncoder::default(), commits: Arc::clone(&group_commits) };
+        let group_bytes_target = options.group_bytes_target;
+        let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
+            let _alive = alive;
+            group_writer.run(messages, group_bytes_target);
+        })?;
+        let budget = Arc::new(Semaphore::new(permits_max as usize));
+        Ok(Writer { budget, permits_max, queue, group_commits, finished, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// What `Log::append` promises.
+    pub(super) async fn append(&self, append: Append) -> Result<Position> {
+        let log = Arc::clone(&append.log);
+        let closed = || Error::LogClosed { name: log.source.clone() };
+        let permits = u32::try_from(append.bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.permits_max);
+        let permit = Arc::clone(&self.budget).acquire_many_owned(permits).await.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Message::Append(append, reply, permit)).map_err(|_| closed())?;
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_) if self.budget.is_closed() => Err(closed()),
+            Err(_) => {
+                let reason =
+                    "the writer has stopped by a fault; the events may be durable or not; start the platform anew";
+                Err(log_error("append to", &log.source, reason))
+            }
+        }
+    }
+
+    /// Number of groups written since the start.
+    pub(super) fn group_commits(&self) -> u64 {
+        self.group_commits.load(Ordering::Relaxed)
+    }
+
+    /// Refuses further appends; returns when the thread has written those that wait.
+    pub(super) async fn close(&self) {
+        self.refuse_appends();
+        let mut finished = self.finished.clone();
+        while finished.changed().await.is_ok() {}
+    }
+
+    fn refuse_appends(&self) {
+        self.budget.close();
+        // Fails only when the thread has ended already.
+        let _ = self.queue.send(Message::Close);
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.refuse_appends();
+        let thread = lock(&self.thread).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the log's writer had stopped by a fault");
+        }
+    }
+}
+
+/// The thread's own state.
+struct GroupWriter {
+    db: Arc<DB>,
+    encoder: BlockEncoder,
+    commits: Arc<AtomicU64>,
+}
+
+impl GroupWriter {
+    fn run(&mut self, mut messages: UnboundedReceiver<Message>, group_bytes_target: usize) {
+        let mut is_open = true;
+        while is_open && let Some(first) = messages.blocking_recv() {
+            let mut group = Group::default();
+            let mut next = Some(first);
+            while let Some(message) = next {
+                match message {
+                    Message::Append(append, reply, permit) => group.add(append, reply, permit),
+                    Message::Close => is_open = false,
+                }
+                next = if is_open && group.bytes < group_bytes_target { messages.try_recv().ok() } else { None };
+            }
+            self.commit(group);
+        }
+    }
+
+    /// Writes the group, publishes its events, then answers its callers.
+    fn commit(&mut self, group: Group) {
+        let Group { logs, waiting, .. } = group;
+        let failure = match self.write(logs) {
+            Ok(written) => {
+                written.into_iter().for_each(|(log, batches, end)| log.publish(batches, end));
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        for Waiting { log, reply, answer, permit } in waiting {
+            let answer = match &failure {
+                None => Ok(answer),
+                Some(reason) => Err(log_error("append to", &log.source, reason)),
+            };
+            // Fails when the caller has gone away.
+            let _ = reply.send(answer);
+            drop(permit);
+        }
+    }
+
+    fn write(&mut self, logs: Vec<JoinedAppends>) -> Result<Vec<Written>, WriteFailure> {
+        let logs = logs.into_iter().map(JoinedAppends::join).collect::<Result<Vec<_>>>()?;
+        let mut writes = WriteBatch::new();
+        for (log, batches, _) in &logs {
+            for batch in batches {
+                let block = self.encoder.encode(&log.schema, batch.ingested_at_us, &batch.events)?;
+                writes.put(log.key(batch.partition, batch.range.start()).to_bytes(), block);
+            }
+        }
+        if !writes.is_empty() {
+            self.db.write_opt(writes, &durable())?;
+            self.commits.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(logs)
+    }
+}
+
+/// A log's events as they are stored, and its end after them.
+type Written = (Arc<LogState>, Vec<LogBatch>, Position);
+
+/// Why a group was not written; its text goes to every caller.
+#[derive(Debug, thiserror::Error)]
+enum WriteFailure {
+    #[error(transparent)]
+    Encode(#[from] Error),
+    #[error(transparent)]
+    Store(#[from] rocksdb::Error),
+}
+
+/// Appends that become durable together.
+#[derive(Default)]
+struct Group {
+    logs: Vec<JoinedAppends>,
+    waiting: Vec<Waiting>,
+    bytes: usize,
+}
+
+/// A caller, and what it is told when the group is durable.
+struct Waiting {
+    log: Arc<LogState>,
+    reply: oneshot::Sender<Result<Position>>,
+    answer: Position,
+    permit: OwnedSemaphorePermit,
+}
+
+/// A group's events for one log, with their offsets.
+struct JoinedAppends {
+    log: Arc<LogState>,
+    end: Position,
+    blocks: Vec<JoinedBatches>,
+    /// Index of each partition's newest block in `blocks`.
+    newest: Vec<Option<usize>>,
+}
+
+/// Consecutive batches that become one block.
+struct JoinedBatches {
+    partition: PartitionId,
+    start: Offset,
+    ingested_at_us: i64,
+    rows: usize,
+    bytes: usize,
+    batches: Vec<RecordBatch>,
+}
+
+impl Group {
+    fn add(&mut self, append: Append, reply: oneshot::Sender<Result<Position>>, permit: OwnedSemaphorePermit) {
+        if reply.is_closed() {
+            return;
+        }
+        let log = append.log;
+        let index = self.logs.iter().position(|joined| Arc::ptr_eq(&joined.log, &log)).unwrap_or_else(|| {
+            self.logs.push(JoinedAppends::new(Arc::clone(&log)));
+            self.logs.len() - 1
+        });
+        let mut answer = Position::beginning(log.partitions);
+        for (partition, batch, bytes) in append.batches {
+            answer.raise(partition, self.logs[index].add(partition, append.ingested_at_us, batch, bytes));
+        }
+        self.bytes += append.bytes;
+        self.waiting.push(Waiting { log, reply, answer, permit });
+    }
+}
+
+impl JoinedAppends {
+    fn new(log: Arc<LogState>) -> JoinedAppends {
+        let end = log.end.borrow().clone();
+        let newest = vec![None; log.partitions as usize];
+        JoinedAppends { log, end, blocks: Vec::new(), newest }
+    }
+
+    /// Gives the batch its offsets; answers the next one.
+    fn add(&mut self, partition: PartitionId, ingested_at_us: i64, batch: RecordBatch, bytes: usize) -> Offset {
+        let start = self.end.get(partition);
+        let rows = batch.num_rows();
+        let newest = self.newest[partition.index()].map(|index| &mut self.blocks[index]);
+        match newest.filter(|block| block.takes(ingested_at_us, rows, bytes)) {
+            Some(block) => {
+                block.rows += rows;
+                block.bytes += bytes;
+                block.batches.push(batch);
+            }
+            None => {
+                self.newest[partition.index()] = Some(self.blocks.len());
+                self.blocks.push(JoinedBatches { partition, start, ingested_at_us, rows, bytes, batches: vec![batch] });
+            }
+        }
+        self.end.raise(partition, start.advance(rows));
+        self.end.get(partition)
+    }
+
+    fn join(self) -> Result<Written> {
+        let batches = self.blocks.into_iter().map(JoinedBatches::join).collect::<Result<_>>()?;
+        Ok((self.log, batches, self.end))
+    }
+}
+
+impl JoinedBatches {
+    fn takes(&self, ingested_at_us: i64, rows: usize, bytes: usize) -> bool {
+        self.ingested_at_us == ingested_at_us
+            && self.rows + rows <= JOINED_ROWS_MAX
+            && self.bytes + bytes <= JOINED_BYTES_MAX
+    }
+
+    fn join(mut self) -> Result<LogBatch> {
+        let events = match self.batches.len() {
+            1 => self.batches.swap_remove(0),
+            _ => concat_batches(&self.batches[0].schema(), &self.batches)?,
+        };
+        let range = OffsetRange::new(self.start, self.start.advance(self.rows));
+        Ok(LogBatch { partition: self.partition, range, ingested_at_us: self.ingested_at_us, events })
+    }
+}
+
+/// Bytes of the rows themselves, without what else a slice's buffers hold.
+fn row_bytes(batch: &RecordBatch) -> usize {
+    let bytes = |column: &Arc<dyn Array>| {
+        column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+    };
+    batch.columns().iter().map(bytes).sum()
+}
