@@ -1,0 +1,561 @@
+//! One Delta table of a store: an ordered log of commits that name Parquet files.
+//!
+//! A commit adds files, removes files and sets application transactions (named numbers), all or nothing. It is made
+//! *on* the version that the caller has looked at: another commit in between is a conflict, never merged, because what
+//! to do about it depends on what the commit means. A commit whose response was lost is found again by its token.
+//!
+//! The table's latest state is kept in memory and follows the log commit by commit, so a commit costs one write and a
+//! refresh reads only what is new. Delta's library is asked for the log's formats, for checkpoints, and for the state
+//! at the checkpoint when a table is opened. Its own `CommitBuilder` lists the log before every commit, retries on
+//! newer versions by itself and cannot tell a lost success from a conflict, so commits do not go through it.
+//!
+//! Every commit repeats all transactions and the last record, so the newest commit of ours holds them all.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::datatypes::SchemaRef;
+use chrono::Utc;
+use deltalake_core::checkpoints::{cleanup_expired_logs_for, create_checkpoint};
+use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake_core::kernel::transaction::{CommitData, TransactionError};
+use deltalake_core::kernel::{
+    Action, Add, Metadata, Protocol, Remove, Snapshot, StructType, Transaction, new_metadata,
+};
+use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{DeltaTable, DeltaTableError};
+use futures::TryStreamExt;
+use futures::future::try_join_all;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, watch};
+use uuid::Uuid;
+use watershed_shared::position::{Offset, OffsetRange, PartitionId};
+
+use crate::data_file::{DataFile, FileStatistics};
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// Key of our part of a commit's information.
+const COMMIT_INFO_KEY: &str = "watershed";
+/// Tag of a file that says which offsets it holds.
+const OFFSETS_TAG: &str = "watershed.offsets";
+/// Reading a table replays at most this many commits after its checkpoint, and some more until `checkpoint_if_due`.
+const CHECKPOINT_COMMITS: u64 = 64;
+/// Commits that a checkpoint has made superfluous stay readable for a week.
+const LOG_RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+/// Commits read at once when many are new.
+const READ_AHEAD_MAX: u64 = 16;
+
+/// A Delta table, open for reading and writing. One process writes a table; tasks of it may share this.
+pub(crate) struct StoredTable {
+    store: Store,
+    folder: Path,
+    schema: SchemaRef,
+    delta_schema: StructType,
+    log: LogStoreRef,
+    /// Held while the log is read or written, so that `latest` moves one commit at a time.
+    log_access: Mutex<()>,
+    latest: watch::Sender<Arc<TableSnapshot>>,
+    /// Version of the newest checkpoint; held while one is made.
+    checkpoint: Mutex<u64>,
+    files_named: AtomicU64,
+}
+
+/// What a table holds at one version.
+#[derive(Debug, Clone)]
+pub(crate) struct TableSnapshot {
+    /// Delta's version number: that of the last commit.
+    pub(crate) version: u64,
+    /// The files by their name in the table's folder.
+    pub(crate) files: BTreeMap<String, Arc<DataFile>>,
+    /// Application transactions by their id.
+    pub(crate) transactions: BTreeMap<String, i64>,
+    /// What the writer noted beside its last change; null for nothing.
+    pub(crate) record: Arc<Value>,
+}
+
+/// What to change in one commit. Trying the same value again is safe: it is committed once.
+#[derive(Debug)]
+pub(crate) struct TableCommit {
+    token: Uuid,
+    pub(crate) adds: Vec<Arc<DataFile>>,
+    pub(crate) removes: Vec<Arc<DataFile>>,
+    pub(crate) transactions: BTreeMap<String, i64>,
+    /// Replaces the table's record; null keeps it.
+    pub(crate) record: Value,
+}
+
+/// How a commit ended; either way with the table's latest state.
+#[derive(Debug)]
+pub(crate) enum CommitOutcome {
+    Committed(Arc<TableSnapshot>),
+    /// Another commit was first. Nothing of this one is in the table.
+    Conflict(Arc<TableSnapshot>),
+}
+
+impl TableCommit {
+    pub(crate) fn new(adds: Vec<Arc<DataFile>>, transactions: BTreeMap<String, i64>) -> TableCommit {
+        TableCommit { token: Uuid::new_v4(), adds, removes: Vec::new(), transactions, record: Value::Null }
+    }
+}
+
+impl StoredTable {
+    /// Opens the table in `folder` (relative to the store's root), creating it if there is none.
+    ///
+    /// # Errors
+    /// `Invalid` when Delta cannot hold the schema, or the table there has another one; `Corrupt` when its log cannot
+    /// be followed; `Retryable` when the store refuses.
+    pub(crate) async fn open(store: &Store, folder: Path, schema: SchemaRef) -> Result<StoredTable> {
+        let unsupported = |reason: String| Error::UnsupportedSchema { table: folder.to_string(), reason };
+        let delta_schema: StructType =
+            schema.as_ref().try_into_kernel().map_err(|error| unsupported(error.to_string()))?;
+        let prefixed = PrefixStore::new(Arc::clone(store.objects()), store.path(&folder));
+        let log = default_logstore(
+            Arc::new(prefixed),
+            Arc::clone(store.objects()),
+            &store.folder_url(&folder),
+            &StorageConfig::default(),
+        );
+        let nothing = TableSnapshot::nothing();
+        let table = StoredTable {
+            store: store.clone(),
+            folder,
+            schema,
+            delta_schema,
+            log,
+            log_access: Mutex::new(()),
+            latest: watch::Sender::new(Arc::new(nothing)),
+            checkpoint: Mutex::new(0),
+            files_named: AtomicU64::new(0),
+        };
+        table.load().await?;
+        Ok(table)
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The table's folder relative to the store's root; its name in messages.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A path for a new file of the version after `base`. Its name sorts after those of older versions and after
+    /// those given before.
+    pub(crate) fn new_file(&self, base: u64) -> Path {
+        let version = base + 1;
+        let number = self.files_named.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{version:012}-{number:06}-{}.parquet", Uuid::new_v4().simple());
+        self.store.path(&self.folder).join(name)
+    }
+
+    /// The newest state that this process knows; exact as long as it is the only writer.
+    pub(crate) fn known(&self) -> Arc<TableSnapshot> {
+        Arc::clone(&self.latest.borrow())
+    }
+
+    /// The newest state in the store.
+    pub(crate) async fn latest(&self) -> Result<Arc<TableSnapshot>> {
+        let _access = self.log_access.lock().await;
+        self.follow_log().await?;
+        Ok(self.known())
+    }
+
+    /// Makes `commit` the version after `base`.
+    ///
+    /// # Errors
+    /// `Retryable` when the store refuses and it is unknown whether the commit happened: repeat the call.
+    pub(crate) async fn commit(&self, base: &TableSnapshot, commit: &TableCommit) -> Result<CommitOutcome> {
+        let _access = self.log_access.lock().await;
+        let version = base.version + 1;
+        let data = self.commit_data(base, commit);
+        let bytes = data.get_bytes().map_err(|error| self.delta_error("write a commit of", error.into()))?;
+        match self.log.write_commit_entry(version, CommitOrBytes::LogBytes(bytes), commit.token).await {
+            Ok(()) if self.known().version == base.version => {
+                self.apply(version, data.actions)?;
+                Ok(CommitOutcome::Committed(self.known()))
+            }
+            Ok(()) => {
+                self.follow_log().await?;
+                Ok(CommitOutcome::Committed(self.known()))
+            }
+            Err(error) => {
+                // The response may be what was lost, not the commit.
+                let winner = match (self.read_commit(version).await, error) {
+                    (Ok(Some(winner)), _) => winner,
+                    (Err(error), TransactionError::VersionAlreadyExists(_)) => return Err(error),
+                    (_, error) => return Err(self.delta_error("commit to", error.into())),
+                };
+                self.follow_log().await?;
+                match commit_token(&winner) {
+                    Some(token) if token == commit.token.to_string() => Ok(CommitOutcome::Committed(self.known())),
+                    _ => Ok(CommitOutcome::Conflict(self.known())),
+                }
+            }
+        }
+    }
+
+    /// Writes a checkpoint of the latest known version if enough commits came since the last one, and deletes old
+    /// commits. To be called off the hot path; returns whether there was one to write.
+    pub(crate) async fn checkpoint_if_due(&self) -> Result<bool> {
+        let mut newest = self.checkpoint.lock().await;
+        let version = self.known().version;
+        let due = version >= *newest + CHECKPOINT_COMMITS;
+        if due {
+            self.write_checkpoint(version).await?;
+            *newest = version;
+        }
+        Ok(due)
+    }
+
+    pub(crate) async fn write_checkpoint(&self, version: u64) -> Result<()> {
+        let log = Arc::clone(&self.log);
+        let runtime = tokio::runtime::Handle::current();
+        // The library encodes the checkpoint between its awaits.
+        let written = tokio::task::spawn_blocking(move || {
+            runtime.block_on(async move {
+                let mut table = DeltaTable::new(log);
+                table.load_version(version).await?;
+                create_checkpoint(&table, None).await?;
+                let cutoff = Utc::now().timestamp_millis() - LOG_RETENTION_MS;
+                cleanup_expired_logs_for(version, table.log_store().as_ref(), cutoff, None).await
+            })
+        });
+        let written = written.await.map_err(|source| Error::Interrupted { what: "writing a checkpoint", source })?;
+        written.map(drop).map_err(|error| self.delta_error("write a checkpoint of", error))
+    }
+
+    /// Deletes files in the folder that the latest version does not name: what crashes before a commit and versions
+    /// that are no longer read have left. Nobody may be writing files of this table or reading its old versions.
+    ///
+    /// Returns the number of files deleted.
+    pub(crate) async fn delete_orphans(&self) -> Result<usize> {
+        let latest = self.latest().await?;
+        let folder = self.store.path(&self.folder);
+        let log_folder = folder.clone().join("_delta_log");
+        let is_orphan = |path: &Path| match path.prefix_matches(&log_folder) {
+            true => path.filename().is_some_and(|name| name.contains(".staged-")),
+            false => !latest.files.values().any(|file| file.path == *path),
+        };
+        let orphans: Vec<Path> = self.store.list(&folder).await?.into_iter().map(|file| file.location).collect();
+        let orphans: Vec<Path> = orphans.into_iter().filter(is_orphan).collect();
+        let count = orphans.len();
+        self.store.delete(orphans).await?;
+        Ok(count)
+    }
+
+    async fn load(&self) -> Result<()> {
+        let _access = self.log_access.lock().await;
+        let checkpoint = self.last_checkpoint().await?;
+        if let Some(version) = checkpoint {
+            *self.checkpoint.lock().await = version;
+            return self.load_base(Some(version)).await;
+        }
+        match self.read_commit(0).await? {
+            Some(actions) => self.apply(0, actions)?,
+            None if self.log.is_delta_table_location().await.map_err(|error| self.delta_error("open", error))? => {
+                return self.load_base(None).await;
+            }
+            None => self.create().await?,
+        }
+        self.follow_log().await
+    }
+
+    /// Starts from the state that Delta's library reads at `version` or the newest, and follows the log from there.
+    async fn load_base(&self, version: Option<u64>) -> Result<()> {
+        let snapshot = Snapshot::try_new(self.log.as_ref(), version).await;
+        let snapshot = snapshot.map_err(|error| self.delta_error("read a checkpoint of", error))?;
+        self.check_protocol(snapshot.protocol())?;
+        self.check_metadata(snapshot.metadata())?;
+        let mut state = TableSnapshot { version: snapshot.version(), ..TableSnapshot::nothing() };
+        let files: Vec<_> = snapshot
+            .file_views(self.log.as_ref(), None)
+            .try_collect()
+            .await
+            .map_err(|error| self.delta_error("read a checkpoint of", error))?;
+        for file in files {
+            #[expect(deprecated, reason = "the only public access to a file's tags")]
+            let add = file.add_action();
+            let (name, file) = self.data_file(add)?;
+            state.files.insert(name, file);
+        }
+        for version in (0..=state.version).rev() {
+            let Some(actions) = self.read_commit(version).await? else {
+                let reason = format!("commit {version}, the newest that Watershed made, is missing from its log");
+                return Err(self.corrupt(reason));
+            };
+            if version == 0 || commit_token(&actions).is_some() {
+                state.take_transactions(&actions);
+                break;
+            }
+        }
+        self.latest.send_replace(Arc::new(state));
+        self.follow_log().await
+    }
+
+    async fn create(&self) -> Result<()> {
+        let protocol = json!({"minReaderVersion": 1, "minWriterVersion": 2});
+        let protocol: Protocol = serde_json::from_value(protocol).map_err(|error| self.corrupt(error.to_string()))?;
+        // Old commits hold the records of batch views; only `checkpoint_if_due` knows which may go.
+        let properties = [("delta.enableExpiredLogCleanup", "false")];
+        let metadata = new_metadata(&self.delta_schema, std::iter::empty::<String>(), properties)
+            .map_err(|error| self.delta_error("create", error.into()))?;
+        let operation = DeltaOperation::Create {
+            mode: SaveMode::ErrorIfExists,
+            location: self.log.root_url().clone(),
+            protocol: protocol.clone(),
+            metadata: metadata.clone(),
+        };
+        let actions = vec![Action::Protocol(protocol), Action::Metadata(metadata)];
+        let data = CommitData::new(actions, operation, HashMap::new(), Vec::new());
+        let bytes = data.get_bytes().map_err(|error| self.delta_error("create", error.into()))?;
+        let created = self.log.write_commit_entry(0, CommitOrBytes::LogBytes(bytes), Uuid::new_v4()).await;
+        match (created, self.read_commit(0).await?) {
+            (Err(TransactionError::VersionAlreadyExists(_)) | Ok(()), Some(actions)) => self.apply(0, actions),
+            (Err(_), Some(actions)) => self.apply(0, actions),
+            (Err(error), None) => Err(self.delta_error("create", error.into())),
+            (Ok(()), None) => Err(self.corrupt("its first commit cannot be read back".to_owned())),
+        }
+    }
+
+    /// Applies commits after the known version, reading more of them at once the more there are.
+    async fn follow_log(&self) -> Result<()> {
+        let mut window = 1;
+        loop {
+            let first = self.known().version + 1;
+            let commits = try_join_all((first..first + window).map(|version| self.read_commit(version))).await?;
+            for (version, commit) in (first..).zip(commits) {
+                let Some(actions) = commit else { return Ok(()) };
+                self.apply(version, actions)?;
+            }
+            window = (window * 2).min(READ_AHEAD_MAX);
+        }
+    }
+
+    async fn read_commit(&self, version: u64) -> Result<Option<Vec<Action>>> {
+        let bytes = self.log.read_commit_entry(version).await;
+        let Some(bytes) = bytes.map_err(|error| self.delta_error("read the log of", error))? else {
+            return Ok(None);
+        };
+        let actions = get_actions(version, &bytes);
+        actions.map(Some).map_err(|error| self.corrupt(format!("commit {version} cannot be understood: {error}")))
+    }
+
+    fn apply(&self, version: u64, actions: Vec<Action>) -> Result<()> {
+        let mut added = Vec::new();
+        let mut removed = Vec::new();
+        for action in &actions {
+            match action {
+                Action::Protocol(protocol) => self.check_protocol(protocol)?,
+                Action::Metadata(metadata) => self.check_metadata(metadata)?,
+                Action::Add(add) => added.push(self.data_file(add.clone())?),
+                Action::Remove(remove) => removed.push(remove.path.clone()),
+                _ => {}
+            }
+        }
+        self.latest.send_modify(|latest| {
+            // Copies the state only while somebody else holds it.
+            let latest = Arc::make_mut(latest);
+            latest.version = version;
+            for name in &removed {
+                latest.files.remove(name);
+            }
+            latest.files.extend(added);
+            latest.take_transactions(&actions);
+        });
+        Ok(())
+    }
+
+    fn commit_data(&self, base: &TableSnapshot, commit: &TableCommit) -> CommitData {
+        let now = Utc::now().timestamp_millis();
+        let adds = commit.adds.iter().map(|file| Action::Add(self.add(file, now)));
+        let removes = commit.removes.iter().map(|file| Action::Remove(self.remove(file, now)));
+        let mut transactions = base.transactions.clone();
+        transactions.extend(commit.transactions.clone());
+        let transactions = transactions.iter().map(|(id, version)| Transaction::new(id, *version)).collect();
+        let mode = if commit.removes.is_empty() { SaveMode::Append } else { SaveMode::Overwrite };
+        let operation = DeltaOperation::Write { mode, partition_by: None, predicate: None };
+        let record = if commit.record.is_null() { &base.record } else { &commit.record };
+        let info = json!({"token": commit.token.to_string(), "record": record});
+        CommitData::new(
+            removes.chain(adds).collect(),
+            operation,
+            HashMap::from([(COMMIT_INFO_KEY.to_owned(), info)]),
+            transactions,
+        )
+    }
+
+    fn add(&self, file: &DataFile, now: i64) -> Add {
+        let tags = file.offsets.as_ref().map(|offsets| {
+            let offsets: Vec<String> =
+                offsets.iter().map(|(id, at)| format!("{id}={}..{}", at.start(), at.end())).collect();
+            HashMap::from([(OFFSETS_TAG.to_owned(), Some(offsets.join(",")))])
+        });
+        Add {
+            path: self.file_name(&file.path),
+            size: file.bytes as i64,
+            modification_time: now,
+            data_change: true,
+            stats: Some(file.statistics.to_json(file.rows)),
+            tags,
+            ..Add::default()
+        }
+    }
+
+    fn remove(&self, file: &DataFile, now: i64) -> Remove {
+        Remove {
+            path: self.file_name(&file.path),
+            data_change: true,
+            deletion_timestamp: Some(now),
+            extended_file_metadata: Some(true),
+            partition_values: Some(HashMap::new()),
+            size: Some(file.bytes as i64),
+            ..Remove::default()
+        }
+    }
+
+    /// The file's name in the table's folder.
+    fn file_name(&self, path: &Path) -> String {
+        let folder = self.store.path(&self.folder);
+        path.prefix_match(&folder).map_or_else(|| path.to_string(), |name| name.collect::<Path>().to_string())
+    }
+
+    fn data_file(&self, add: Add) -> Result<(String, Arc<DataFile>)> {
+        let statistics = add.stats.as_ref().and_then(|json| FileStatistics::from_json(json, &self.schema));
+        let Some((rows, statistics)) = statistics else {
+            return Err(self.corrupt(format!("file \"{}\" has no number of rows", add.path)));
+        };
+        let tag = add.tags.as_ref().and_then(|tags| tags.get(OFFSETS_TAG)?.as_deref());
+        let file = DataFile {
+            path: self.store.path(&self.folder).parts().chain(Path::from(add.path.as_str()).parts()).collect(),
+            bytes: add.size.try_into().unwrap_or_default(),
+            rows,
+            statistics,
+            offsets: tag.and_then(parse_offsets),
+        };
+        Ok((add.path, Arc::new(file)))
+    }
+
+    /// Newer protocols allow what this module does not read, such as files with deleted rows.
+    fn check_protocol(&self, protocol: &Protocol) -> Result<()> {
+        let (reader, writer) = (protocol.min_reader_version(), protocol.min_writer_version());
+        match (reader, writer) {
+            (1, 1..=2) => Ok(()),
+            _ => Err(self.corrupt(format!(
+                "another tool has raised its protocol to reader version {reader} and writer version {writer}, which \
+                 Watershed does not support"
+            ))),
+        }
+    }
+
+    fn check_metadata(&self, metadata: &Metadata) -> Result<()> {
+        let stored = metadata.parse_schema();
+        let stored = stored.map_err(|error| self.corrupt(format!("its schema cannot be read: {error}")))?;
+        match schema_difference(&self.delta_schema, &stored) {
+            None => Ok(()),
+            Some(difference) => Err(Error::SchemaMismatch { table: self.folder.to_string(), difference }),
+        }
+    }
+
+    /// The version that the log's hint names; a missing or unreadable hint only makes opening slower.
+    async fn last_checkpoint(&self) -> Result<Option<u64>> {
+        let path = Path::from("_delta_log/_last_checkpoint");
+        let read = async { self.log.object_store(None).get(&path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => {
+                Ok(serde_json::from_slice::<Value>(&bytes).ok().and_then(|hint| hint.get("version")?.as_u64()))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(Error::Store { action: "read", path: format!("{}/{path}", self.folder), source }),
+        }
+    }
+
+    fn delta_error(&self, action: &'static str, source: DeltaTableError) -> Error {
+        Error::Delta { action, table: self.folder.to_string(), source: Box::new(source) }
+    }
+
+    fn corrupt(&self, reason: String) -> Error {
+        Error::Corrupt { what: format!("table {}", self.folder), reason }
+    }
+}
+
+impl fmt::Debug for StoredTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.known().version;
+        f.debug_struct("StoredTable").field("folder", &self.folder).field("version", &version).finish_non_exhaustive()
+    }
+}
+
+impl TableSnapshot {
+    fn nothing() -> TableSnapshot {
+        TableSnapshot { version: 0, files: BTreeMap::new(), transactions: BTreeMap::new(), record: Arc::default() }
+    }
+
+    fn take_transactions(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Txn(transaction) => {
+                    self.transactions.insert(transaction.app_id.clone(), transaction.version);
+                }
+                Action::CommitInfo(info) => {
+                    let record = info.info.get(COMMIT_INFO_KEY).and_then(|ours| ours.get("record"));
+                    if let Some(record) = record.filter(|record| !record.is_null()) {
+                        self.record = Arc::new(record.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The token of a commit of ours.
+fn commit_token(actions: &[Action]) -> Option<&str> {
+    actions.iter().find_map(|action| match action {
+        Action::CommitInfo(info) => info.info.get(COMMIT_INFO_KEY)?.get("token")?.as_str(),
+        _ => None,
+    })
+}
+
+/// Reads `0=12..40,3=0..7`.
+fn parse_offsets(text: &str) -> Option<Vec<(PartitionId, OffsetRange)>> {
+    let partition = |text: &str| {
+        let (partition, range) = text.split_once('=')?;
+        let (start, end) = range.split_once("..")?;
+        let (start, end): (u64, u64) = (start.parse().ok()?, end.parse().ok()?);
+        let range = (start <= end).then(|| OffsetRange::new(Offset(start), Offset(end)))?;
+        Some((PartitionId(partition.parse().ok()?), range))
+    };
+    text.split(',').map(partition).collect()
+}
+
+/// The first column in which two schemas differ.
+fn schema_difference(defined: &StructType, stored: &StructType) -> Option<String> {
+    let column = |field: Option<&deltalake_core::kernel::StructField>| match field {
+        Some(field) => {
+            let null = if field.is_nullable() { "" } else { " not null" };
+            format!("column \"{}\" {}{null}", field.name(), field.data_type())
+        }
+        None => "no more columns".to_owned(),
+    };
+    let (mut defined, mut stored) = (defined.fields(), stored.fields());
+    loop {
+        match (defined.next(), stored.next()) {
+            (None, None) => return None,
+            (Some(a), Some(b))
+                if a.name() == b.name() && a.data_type() == b.data_type() && a.is_nullable() == b.is_nullable() => {}
+            (a, b) => return Some(format!("the definition has {}, the table has {}", column(a), column(b))),
+        }
+    }
+}
