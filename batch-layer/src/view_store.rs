@@ -145,12 +145,12 @@ impl ViewStore {
     /// `Conflict` when the boundary lies before the current one; nothing was published then.
     pub async fn publish(&self, batch: &NewBatchVersion, expected: Option<BatchVersion>) -> Result<PublishOutcome> {
         let mut base = self.table.latest().await?;
+        let mut superseded = Vec::new();
         let publication = Value::String(batch.publication.to_string());
-        for _ in 0..COMMIT_ATTEMPTS_MAX {
-            let current = BatchView::new(&self.table, &base);
-            match current {
+        for _ in 0..=COMMIT_ATTEMPTS_MAX {
+            match BatchView::new(&self.table, &base) {
                 Some(view) if base.record.get("publication") == Some(&publication) => {
-                    return Ok(PublishOutcome::Published { view, superseded: Vec::new() });
+                    return Ok(PublishOutcome::Published { view, superseded });
                 }
                 current if current.as_ref().map(|view| view.version) != expected => {
                     return Ok(PublishOutcome::Conflict { current });
@@ -159,15 +159,10 @@ impl ViewStore {
                 None => {}
             }
             let commit = new_version(batch, expected, &base);
-            match self.table.commit(&base, &commit).await? {
-                CommitOutcome::Conflict(latest) => base = latest,
-                CommitOutcome::Committed(snapshot) => {
-                    let superseded = commit.removes.iter().map(|file| file.path.clone()).collect();
-                    if let Some(view) = BatchView::new(&self.table, &snapshot) {
-                        return Ok(PublishOutcome::Published { view, superseded });
-                    }
-                }
-            }
+            superseded = commit.removes.iter().map(|file| file.path.clone()).collect();
+            base = match self.table.commit(base, &commit).await? {
+                CommitOutcome::Committed(latest) | CommitOutcome::Conflict(latest) => latest,
+            };
         }
         Ok(PublishOutcome::Conflict { current: self.current() })
     }

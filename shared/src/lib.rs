@@ -4,11 +4,14 @@
 
 pub mod config;
 pub mod cpu;
+pub mod definition;
 pub mod error;
 pub mod event;
+pub mod format;
 pub mod log;
 pub mod plan;
 pub mod position;
 pub mod snapshot;
 pub mod source;
 pub mod telemetry;
+pub mod time;

@@ -28,6 +28,8 @@ pub struct SourceSnapshot {
     pub watermark_us: Option<i64>,
     /// The views that can be asked, by name.
     pub views: BTreeMap<String, ViewSnapshot>,
+    /// Views that have stopped because their SQL fails on an event, with the reason.
+    pub failures: BTreeMap<String, String>,
 }
 
 /// One view at its source's position.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use datafusion::execution::TaskContext;
 use watershed_shared::error::Result;
-use watershed_shared::plan::{MemoryRows, RowSource, ViewPlan};
+use watershed_shared::plan::{MemoryRows, ViewPlan};
 
 use crate::segment::Run;
 
@@ -55,7 +55,7 @@ impl Compaction {
         let input_ids: Vec<u64> = self.inputs.iter().map(|run| run.id).collect();
         let id = input_ids.last().copied().unwrap_or_default();
         let batches = self.inputs.iter().map(|run| run.states().clone()).collect();
-        let states = MemoryRows::new(Arc::clone(view.state_schema()), batches).scan(None, None, 1)?;
+        let states = MemoryRows::new(Arc::clone(view.state_schema()), batches).plan(None)?;
         let merged = datafusion::physical_plan::collect(view.merge(states)?, context).await?;
         let merged = merged
             .iter()

@@ -30,6 +30,21 @@ impl RealtimeView {
         Ok(RealtimeView { plan, program, segments: Vec::new(), open: Segment::open_at(start), next_run_id: 0 })
     }
 
+    /// Moves the start of a view that no event has reached.
+    pub fn start_at(&mut self, start: Position) {
+        debug_assert!(self.segments.is_empty() && self.open.is_empty(), "events would be lost");
+        self.open = Segment::open_at(start);
+    }
+
+    /// Adds the states of the next events, which end at `end`, as another plan has made them.
+    pub fn load(&mut self, states: &[RecordBatch], end: &Position) -> Result<()> {
+        let run = Run::pack(self.next_run_id, self.plan.state_schema(), states)?;
+        self.next_run_id += 1;
+        self.open.runs.extend(run);
+        self.open.end.join(end);
+        Ok(())
+    }
+
     /// The view's plans.
     pub fn plan(&self) -> &Arc<ViewPlan> {
         &self.plan
@@ -38,11 +53,7 @@ impl RealtimeView {
     /// Adds the next events, which end at `end`; on an error the view is as before.
     pub async fn apply(&mut self, events: Vec<RecordBatch>, end: &Position) -> Result<()> {
         let states = self.program.run(events).await?;
-        let run = Run::pack(self.next_run_id, self.plan.state_schema(), &states)?;
-        self.next_run_id += 1;
-        self.open.runs.extend(run);
-        self.open.end.join(end);
-        Ok(())
+        self.load(&states, end)
     }
 
     /// Closes the open segment where it ends and opens the next one there.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionContext;
@@ -25,7 +25,6 @@ use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggrega
 use datafusion::physical_expr::expressions::lit;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
-use datafusion::sql::TableReference;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 
@@ -388,16 +387,16 @@ fn state_schema(
 }
 
 fn stored_schema(native: &SchemaRef) -> Result<SchemaRef, Refusal> {
-    let fields = native.fields().iter().map(|field| {
+    let stored = |field: &FieldRef| {
         let stored = stored_type(field.data_type()).ok_or_else(|| {
             Refusal::new(
                 format!("values of type {} cannot be stored in a batch view", field.data_type()),
                 "cast the column to a type that a source can have, for instance CAST(x AS DOUBLE)",
             )
         })?;
-        Ok(Arc::new(Field::new(field.name(), stored, true)))
-    });
-    Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<FieldRef>, _>>()?)))
+        Ok::<_, Refusal>(Field::new(field.name(), stored, true))
+    };
+    Ok(Arc::new(Schema::new(native.fields().iter().map(stored).collect::<Result<Vec<_>, _>>()?)))
 }
 
 /// A plan that names the columns of finished rows as `fields` does, skipping the first `hidden` key columns.
@@ -438,7 +437,7 @@ async fn state_of_nothing(
     let nulls = nullable.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(1));
     let row = RecordBatch::try_new_with_options(Arc::clone(&nullable), nulls, &options)?;
-    let input = MemoryRows::new(nullable, vec![row]).scan(None, None, 1)?;
+    let input = MemoryRows::new(nullable, vec![row]).plan(None)?;
     let never: Arc<dyn PhysicalExpr> = lit(false);
     let plan = AggregateExec::try_new(
         AggregateMode::Partial,

@@ -7,6 +7,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
@@ -15,7 +16,7 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 
-use super::rows::{MemoryRows, RowSource, physical_conjunction};
+use super::rows::{MemoryRows, RowScan, RowSource, physical_conjunction};
 use super::stages::{ViewKind, ViewPlan, cast, replace_scan, union};
 
 /// The state rows that one answer is made of: each event is in exactly one part.
@@ -38,6 +39,23 @@ impl ViewPlan {
     /// The logical plan of the view's rows over `parts`, for use in place of the view's name.
     pub fn query(self: &Arc<Self>, parts: StateParts) -> Result<LogicalPlan> {
         replace_scan(&self.finish, Arc::new(FinishedTable { view: Arc::clone(self), parts }))
+    }
+
+    /// A plan that gives the rows of `finished_schema` over `parts`, sorted by key, in one partition.
+    pub fn finished_by_key(
+        self: &Arc<Self>,
+        parts: StateParts,
+        runtime: &Arc<RuntimeEnv>,
+        partitions: usize,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let table = FinishedTable { view: Arc::clone(self), parts };
+        let states = table.states(RowScan {
+            projection: Some((0..self.state_schema.fields().len()).collect()),
+            predicate: None,
+            target_partitions: partitions,
+            runtime: Arc::clone(runtime),
+        })?;
+        self.sorted(self.finish_all(states, partitions)?)
     }
 }
 
@@ -90,7 +108,13 @@ impl TableProvider for FinishedTable {
         if self.parts.rows() < PARALLEL_ROWS_MIN {
             partitions = 1;
         }
-        let states = self.states(&view.state_columns_of(&aggregates), predicate, partitions)?;
+        let scan = RowScan {
+            projection: Some(view.state_columns_of(&aggregates)),
+            predicate,
+            target_partitions: partitions,
+            runtime: Arc::clone(session.runtime_env()),
+        };
+        let states = self.states(scan)?;
         let states = match (&view.kind, partitions) {
             (ViewKind::Rows, _) => states,
             (_, 1) => Arc::new(CoalescePartitionsExec::new(states)),
@@ -113,22 +137,20 @@ impl TableProvider for FinishedTable {
 impl FinishedTable {
     fn reads_only_keys(&self, filter: &Expr) -> bool {
         let keys = &self.view.finished_schema.fields()[..self.view.key_count];
+        let columns = filter.column_refs();
         !filter.is_volatile()
-            && filter.column_refs().iter().all(|column| keys.iter().any(|key| key.name() == &column.name))
+            && !columns.is_empty()
+            && columns.iter().all(|column| keys.iter().any(|key| key.name() == &column.name))
     }
 
-    /// State columns `columns` of the rows that pass `predicate`, which is over leading key columns.
-    fn states(
-        &self,
-        columns: &Vec<usize>,
-        predicate: Option<Arc<dyn PhysicalExpr>>,
-        partitions: usize,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    /// State columns of the rows that pass the scan's predicate, which is over leading key columns.
+    fn states(&self, scan: RowScan) -> Result<Arc<dyn ExecutionPlan>> {
         let view = &self.view;
-        let schema = Arc::new(Schema::project(&view.state_schema, columns)?);
+        let (columns, predicate) = (scan.projection.clone().unwrap_or_default(), scan.predicate.clone());
+        let schema = Arc::new(Schema::project(&view.state_schema, &columns)?);
         let mut inputs = Vec::new();
         if let Some((batch, _)) = &self.parts.batch {
-            let stored = batch.scan(Some(columns), self.stored_predicate(predicate.as_ref()), partitions)?;
+            let stored = batch.scan(RowScan { predicate: self.stored_predicate(predicate.as_ref()), ..scan })?;
             inputs.push(cast(stored, &schema)?);
         }
         let mut runs = self.parts.runs.clone();
@@ -136,7 +158,7 @@ impl FinishedTable {
             runs.extend(aggregation.empty_state.clone());
         }
         if !runs.is_empty() || inputs.is_empty() {
-            inputs.push(MemoryRows::new(Arc::clone(&view.state_schema), runs).scan(Some(columns), None, partitions)?);
+            inputs.push(MemoryRows::new(Arc::clone(&view.state_schema), runs).plan(Some(columns))?);
         }
         if let Some(predicate) = predicate {
             for input in &mut inputs {

@@ -28,7 +28,7 @@ mod stored;
 pub use compile::compile;
 pub use finished::StateParts;
 pub use program::PartialProgram;
-pub use rows::{MemoryRows, RowSource};
+pub use rows::{MemoryRows, RowScan, RowSource};
 pub use session::{plan_session, session_config};
 pub use stages::{ViewPlan, union};
 pub use stored::STATE_FORMAT_VERSION;

@@ -11,6 +11,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::DFSchema;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
@@ -21,16 +22,21 @@ pub trait RowSource: Debug + Send + Sync + Any {
     /// The rows' schema.
     fn schema(&self) -> SchemaRef;
 
-    /// A plan that gives the rows' columns `projection` (all, in order, when `None`).
-    ///
-    /// `predicate` is over the unprojected schema and only prunes: rows that fail it may still come. The plan has about
-    /// `target_partitions` partitions.
-    fn scan(
-        &self,
-        projection: Option<&Vec<usize>>,
-        predicate: Option<Arc<dyn PhysicalExpr>>,
-        target_partitions: usize,
-    ) -> Result<Arc<dyn ExecutionPlan>>;
+    /// A plan that gives the rows.
+    fn scan(&self, scan: RowScan) -> Result<Arc<dyn ExecutionPlan>>;
+}
+
+/// How rows are to be read.
+#[derive(Debug, Clone)]
+pub struct RowScan {
+    /// Indices of the columns to give, in order; all when `None`.
+    pub projection: Option<Vec<usize>>,
+    /// Over the unprojected schema; it only prunes: rows that fail it may still come.
+    pub predicate: Option<Arc<dyn PhysicalExpr>>,
+    /// About how many partitions the plan should have.
+    pub target_partitions: usize,
+    /// The runtime in which the plan will be executed.
+    pub runtime: Arc<RuntimeEnv>,
 }
 
 /// Batches in memory, in one partition.
@@ -45,6 +51,11 @@ impl MemoryRows {
     pub fn new(schema: SchemaRef, batches: Vec<RecordBatch>) -> MemoryRows {
         MemoryRows { schema, batches }
     }
+
+    /// A plan that gives the columns `projection` of the rows (all when `None`), in one partition.
+    pub fn plan(&self, projection: Option<Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(MemorySourceConfig::try_new_exec(&[self.batches.clone()], Arc::clone(&self.schema), projection)?)
+    }
 }
 
 impl RowSource for MemoryRows {
@@ -52,15 +63,8 @@ impl RowSource for MemoryRows {
         Arc::clone(&self.schema)
     }
 
-    fn scan(
-        &self,
-        projection: Option<&Vec<usize>>,
-        _predicate: Option<Arc<dyn PhysicalExpr>>,
-        _target_partitions: usize,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let partitions = [self.batches.clone()];
-        let plan = MemorySourceConfig::try_new_exec(&partitions, Arc::clone(&self.schema), projection.cloned())?;
-        Ok(plan)
+    fn scan(&self, scan: RowScan) -> Result<Arc<dyn ExecutionPlan>> {
+        self.plan(scan.projection)
     }
 }
 
@@ -90,7 +94,12 @@ impl TableProvider for RowTable {
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let predicate = physical_conjunction(session, filters, &self.0.schema())?;
-        self.0.scan(projection, predicate, session.config().target_partitions())
+        self.0.scan(RowScan {
+            projection: projection.cloned(),
+            predicate,
+            target_partitions: session.config().target_partitions(),
+            runtime: Arc::clone(session.runtime_env()),
+        })
     }
 }
 

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::prelude::SessionConfig;
+
+use crate::definition::tumble_function;
 
 /// The settings of every session: canonical types, UTC, `target_partitions` ways of parallelism.
 pub fn session_config(target_partitions: usize) -> SessionConfig {
@@ -24,9 +27,13 @@ pub fn session_config(target_partitions: usize) -> SessionConfig {
 
 /// A session for planning and running the platform's own plans (not users' SQL) with DataFusion's functions.
 pub fn plan_session(target_partitions: usize, runtime: Arc<RuntimeEnv>) -> SessionState {
-    SessionStateBuilder::new()
+    let mut session = SessionStateBuilder::new()
         .with_config(session_config(target_partitions))
         .with_runtime_env(runtime)
         .with_default_features()
-        .build()
+        .build();
+    if let Err(error) = session.register_udf(Arc::new(tumble_function())) {
+        unreachable!("registering a function only replaces one of its name: {error}");
+    }
+    session
 }

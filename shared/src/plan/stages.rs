@@ -16,6 +16,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, Physic
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 
@@ -190,11 +191,31 @@ impl ViewPlan {
         Ok(Arc::new(RepartitionExec::try_new(states, partitioning)?))
     }
 
-    /// Sorts each partition of `states` by key, nulls last.
-    pub fn sort_by_key(&self, states: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        let order = self.key_columns().into_iter().map(|column| PhysicalSortExpr::new_default(column).nulls_last());
-        let Some(order) = LexOrdering::new(order) else { return Ok(states) };
-        Ok(Arc::new(SortExec::new(order, states).with_preserve_partitioning(true)))
+    /// Sorts each partition of `rows`, whose leading columns are the keys, by key; ascending, nulls last.
+    pub fn sort_by_key(&self, rows: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(order) = self.key_order() else { return Ok(rows) };
+        Ok(Arc::new(SortExec::new(order, rows).with_preserve_partitioning(true)))
+    }
+
+    /// Sorts `rows` by key into one partition.
+    pub(super) fn sorted(&self, rows: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(order) = self.key_order() else { return Ok(rows) };
+        Ok(Arc::new(SortPreservingMergeExec::new(order, self.sort_by_key(rows)?)))
+    }
+
+    fn key_order(&self) -> Option<LexOrdering> {
+        LexOrdering::new(self.key_columns().into_iter().map(|column| PhysicalSortExpr::new_default(column).nulls_last()))
+    }
+
+    /// Whether column `aggregate` of the finished rows (keys not counted) is an estimate that depends on the order of merges.
+    pub fn is_estimate(&self, aggregate: usize) -> bool {
+        match &self.kind {
+            ViewKind::Rows => false,
+            ViewKind::Aggregate(aggregation) => aggregation
+                .aggregates
+                .get(aggregate)
+                .is_some_and(|call| matches!(call.fun().name(), "approx_percentile_cont" | "approx_median")),
+        }
     }
 
     /// State rows in the stored types.

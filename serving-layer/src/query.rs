@@ -1,0 +1,299 @@
+//! Users' SQL over the views.
+//!
+//! 1. Wait until the positions that the query names are applied.
+//! 2. Take one snapshot of every source; it holds until the last row.
+//! 3. Plan against a catalog that holds the named views and nothing else; refuse all but reading.
+//! 4. Run on the CPU pool, in the memory of queries, until the deadline.
+//!
+//! Nothing here writes, and no SQL reaches files, other catalogs or settings: the session has no table but the views.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::catalog::MemoryCatalogProviderList;
+use datafusion::catalog::view::ViewTable;
+use datafusion::common::TableReference;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionState;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast;
+use futures::StreamExt;
+use watershed_shared::config::{QueryConfig, parallelism};
+use watershed_shared::cpu::CpuPool;
+use watershed_shared::error::Error as SharedError;
+use watershed_shared::plan::plan_session;
+use watershed_shared::position::PositionToken;
+use watershed_shared::snapshot::{SourceSnapshot, ViewSnapshot};
+use watershed_shared::telemetry::OutcomeLabel;
+use watershed_shared::time::iso_timestamp;
+
+use crate::answer::{Answer, AsOf, SourceAsOf, ViewAsOf};
+use crate::backend::{Backend, ViewState};
+use crate::error::{Error, Result};
+
+/// Answers users' SQL. Shared by all connections.
+#[derive(Debug)]
+pub struct QueryEngine {
+    backend: Arc<dyn Backend>,
+    session: SessionState,
+    options: QueryConfig,
+    pool: CpuPool,
+}
+
+/// Memory and spill space of all queries together; stores of batch views are registered with it.
+///
+/// # Errors
+/// When the spill folder cannot be made.
+pub fn query_runtime(options: &QueryConfig) -> Result<Arc<RuntimeEnv>> {
+    let largest_consumers = std::num::NonZeroUsize::MIN.saturating_add(2);
+    let pool = TrackConsumersPool::new(FairSpillPool::new(options.memory_bytes), largest_consumers);
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc();
+    runtime.map_err(|error| Error::Unavailable { reason: error.strip_backtrace() })
+}
+
+impl QueryEngine {
+    /// An engine over the platform's snapshots that runs in `runtime`.
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        options: QueryConfig,
+        runtime: Arc<RuntimeEnv>,
+        pool: CpuPool,
+    ) -> QueryEngine {
+        let session = plan_session(parallelism(options.parallelism), runtime);
+        QueryEngine { backend, session, options, pool }
+    }
+
+    /// Answers one SELECT over the views.
+    ///
+    /// The answer covers at least `positions`; `as_of` says what it covers exactly.
+    ///
+    /// # Errors
+    /// `InvalidQuery` for anything but reading views, `PositionTimeout`, `QueryDeadline`, `QueryMemory`, `QueryFailed`.
+    pub async fn query(&self, sql: &str, positions: &[PositionToken]) -> Result<Answer> {
+        let started = Instant::now();
+        let answer = self.answer(sql, positions).await;
+        let outcome = if answer.is_ok() { "ok" } else { "error" };
+        let label = OutcomeLabel { outcome: outcome.to_owned() };
+        self.backend.metrics().query_duration.get_or_create(&label).observe(started.elapsed().as_secs_f64());
+        answer
+    }
+
+    async fn answer(&self, sql: &str, positions: &[PositionToken]) -> Result<Answer> {
+        self.wait_for(positions).await?;
+        let statement = self.parse(sql)?;
+        let snapshot = Snapshot::take(self.backend.as_ref());
+        let names = self.referenced_views(&statement)?;
+        let views = names.iter().map(|name| self.view(&snapshot, name)).collect::<Result<Vec<_>>>()?;
+        let session = self.session_over(&views)?;
+        let as_of = as_of(&views);
+
+        let timeout = self.options.timeout;
+        let bytes_max = self.options.answer_bytes_max;
+        let run = async move {
+            // The snapshot lives as long as the plan: its files stay until the answer is complete.
+            let _snapshot = snapshot;
+            tokio::time::timeout(timeout, collect(session, statement, bytes_max))
+                .await
+                .unwrap_or(Err(Error::QueryDeadline { seconds: timeout.as_secs() }))
+        };
+        let (schema, batches) = self.pool.run(run).await?;
+        Ok(Answer { schema, batches, as_of, complete: true })
+    }
+
+    async fn wait_for(&self, positions: &[PositionToken]) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + self.options.position_timeout;
+        let snapshots: BTreeMap<_, _> = self.backend.snapshots().into_iter().collect();
+        for token in positions {
+            let mut receiver = snapshots.get(&token.source).cloned().ok_or_else(|| SharedError::NotFound {
+                what: "source",
+                name: token.source.clone(),
+                known: snapshots.keys().cloned().collect(),
+            })?;
+            let covered = receiver.wait_for(|snapshot| snapshot.applied.covers(&token.position));
+            let covered = tokio::time::timeout_at(deadline, covered).await.map(|outcome| outcome.is_ok());
+            if !matches!(covered, Ok(true)) {
+                return Err(self.position_timeout(token, &receiver.borrow()));
+            }
+        }
+        Ok(())
+    }
+
+    fn position_timeout(&self, token: &PositionToken, snapshot: &SourceSnapshot) -> Error {
+        let applied = PositionToken { source: token.source.clone(), position: snapshot.applied.clone() };
+        Error::PositionTimeout {
+            position: token.to_string(),
+            applied: applied.to_string(),
+            seconds: self.options.position_timeout.as_secs(),
+        }
+    }
+
+    fn parse(&self, sql: &str) -> Result<Statement> {
+        let dialect = self.session.config_options().sql_parser.dialect;
+        let statement = self.session.sql_to_statement(sql, &dialect).map_err(invalid)?;
+        let reads = match &statement {
+            Statement::Statement(statement) => {
+                matches!(statement.as_ref(), ast::Statement::Query(query) if query_only(query))
+            }
+            Statement::Explain(explain) => {
+                matches!(explain.statement.as_ref(), Statement::Statement(inner)
+                    if matches!(inner.as_ref(), ast::Statement::Query(query) if query_only(query)))
+            }
+            _ => false,
+        };
+        if reads {
+            return Ok(statement);
+        }
+        Err(Error::InvalidQuery {
+            reason: "only SELECT and EXPLAIN of a SELECT are possible here; views are defined in the project's *.sql \
+                     files and written by sending events"
+                .to_owned(),
+        })
+    }
+
+    fn referenced_views(&self, statement: &Statement) -> Result<Vec<String>> {
+        let references = self.session.resolve_table_references(statement).map_err(invalid)?;
+        let mut names = Vec::new();
+        for reference in references {
+            let name = match &reference {
+                TableReference::Bare { table } => table.to_string(),
+                TableReference::Partial { schema, table } if schema.as_ref() == "public" => table.to_string(),
+                other => {
+                    return Err(Error::InvalidQuery {
+                        reason: format!(
+                            "\"{other}\" cannot be read: there is one schema, \"public\", with the views in it"
+                        ),
+                    });
+                }
+            };
+            names.push(name);
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn view<'a>(&self, snapshot: &'a Snapshot, name: &str) -> Result<(&'a SourceSnapshot, &'a ViewSnapshot)> {
+        for source in &snapshot.sources {
+            if let Some(view) = source.views.get(name) {
+                return Ok((source, view));
+            }
+            if let Some(reason) = source.failures.get(name) {
+                return Err(Error::Unavailable { reason: format!("view \"{name}\" is stopped: {reason}") });
+            }
+        }
+        let views = self.backend.views();
+        if views.iter().any(|view| view.name == name && view.state == ViewState::Building) {
+            let reason = format!(
+                "view \"{name}\" is being built from the history and cannot be asked yet; see /v1/views/{name} and try again"
+            );
+            return Err(Error::Unavailable { reason });
+        }
+        let known = views.into_iter().map(|view| view.name).collect();
+        Err(SharedError::NotFound { what: "view", name: name.to_owned(), known }.into())
+    }
+
+    /// A session whose catalog holds `views` and nothing else.
+    fn session_over(&self, views: &[(&SourceSnapshot, &ViewSnapshot)]) -> Result<SessionContext> {
+        let state = SessionStateBuilder::new_from_existing(self.session.clone())
+            .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+            .build();
+        let context = SessionContext::new_with_state(state);
+        for (_, view) in views {
+            let plan = view.plan.query(view.parts()).map_err(failed)?;
+            let table = ViewTable::new(plan, Some(view.plan.sql.clone()));
+            context.register_table(TableReference::bare(view.plan.name.as_str()), Arc::new(table)).map_err(failed)?;
+        }
+        Ok(context)
+    }
+}
+
+/// Whether a query only reads: sqlparser also parses `WITH ... INSERT` and `SELECT INTO` as queries.
+fn query_only(query: &ast::Query) -> bool {
+    fn reads(body: &ast::SetExpr) -> bool {
+        match body {
+            ast::SetExpr::Select(select) => select.into.is_none(),
+            ast::SetExpr::Query(query) => query_only(query),
+            ast::SetExpr::SetOperation { left, right, .. } => reads(left) && reads(right),
+            ast::SetExpr::Values(_) | ast::SetExpr::Table(_) => true,
+            _ => false,
+        }
+    }
+    let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+    reads(&query.body) && tables.into_iter().all(|table| query_only(&table.query))
+}
+
+/// One snapshot of every source.
+struct Snapshot {
+    sources: Vec<Arc<SourceSnapshot>>,
+}
+
+impl Snapshot {
+    fn take(backend: &dyn Backend) -> Snapshot {
+        let sources = backend.snapshots().into_iter().map(|(_, receiver)| Arc::clone(&receiver.borrow()));
+        Snapshot { sources: sources.collect() }
+    }
+}
+
+fn as_of(views: &[(&SourceSnapshot, &ViewSnapshot)]) -> AsOf {
+    let mut as_of = AsOf::default();
+    for (source, view) in views {
+        let offsets = source.applied.offsets().iter().map(|offset| offset.0).collect();
+        let watermark = source.watermark_us.and_then(iso_timestamp);
+        as_of.sources.insert(source.source.name.clone(), SourceAsOf { offsets, watermark });
+        let view_as_of = ViewAsOf {
+            batch_version: view.batch.as_ref().map(|batch| batch.version.0),
+            boundary: view.boundary.0.offsets().iter().map(|offset| offset.0).collect(),
+        };
+        as_of.views.insert(view.plan.name.clone(), view_as_of);
+    }
+    as_of
+}
+
+type Rows = (arrow::datatypes::SchemaRef, Vec<arrow::array::RecordBatch>);
+
+async fn collect(session: SessionContext, statement: Statement, bytes_max: usize) -> Result<Rows> {
+    let plan = session.state().statement_to_plan(statement).await.map_err(invalid)?;
+    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    read_only.verify_plan(&plan).map_err(invalid)?;
+    let frame = session.execute_logical_plan(plan).await.map_err(invalid)?;
+    let mut stream = frame.execute_stream().await.map_err(failed)?;
+    let schema = stream.schema();
+    let mut batches = Vec::new();
+    let mut bytes = 0;
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(failed)?;
+        bytes += batch.get_array_memory_size();
+        if bytes > bytes_max {
+            return Err(Error::InvalidQuery {
+                reason: format!(
+                    "the answer is larger than {bytes_max} bytes; add a LIMIT or aggregate, or raise query.answer_bytes_max"
+                ),
+            });
+        }
+        batches.push(batch);
+    }
+    Ok((schema, batches))
+}
+
+/// An error of planning: the SQL is at fault.
+fn invalid(error: DataFusionError) -> Error {
+    Error::InvalidQuery { reason: error.strip_backtrace() }
+}
+
+/// An error of running.
+fn failed(error: DataFusionError) -> Error {
+    let reason = error.strip_backtrace();
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => Error::QueryMemory { reason },
+        // Division by zero, a cast that fails: the data does not fit what the SQL asks.
+        DataFusionError::ArrowError(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => {
+            Error::InvalidQuery { reason }
+        }
+        _ => Error::QueryFailed { reason },
+    }
+}

@@ -1,0 +1,223 @@
+//! What the HTTP API sees of the platform.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::Utc;
+use watershed_serving_layer as serving;
+use watershed_serving_layer::{
+    Backend, BatchRun, BatchRunKind, BatchRunTrigger, BatchSize, ColumnStatus, IngestReport, Readiness, RealtimeStatus,
+    RowError, SourceStatus, ViewState, ViewStatus,
+};
+use watershed_shared::definition::sql_type_name;
+use watershed_shared::format::EventFormat;
+use watershed_shared::position::{Position, PositionToken};
+use watershed_shared::snapshot::{SnapshotReceiver, SourceSnapshot};
+use watershed_shared::telemetry::{Metrics, PartitionLabel, SourceLabel, ViewLabel};
+use watershed_shared::time::{iso_timestamp, now_us};
+
+use super::{Inner, Platform, Source, ViewEntry};
+use crate::error::{Error, Result, with_causes};
+
+/// Refused rows that an answer lists.
+const ERRORS_MAX: usize = 100;
+/// Bodies from this size on are decoded on the CPU pool; smaller ones take less time than the way there.
+const POOL_BYTES_MIN: usize = 64 << 10;
+
+#[async_trait]
+impl Backend for Platform {
+    fn snapshots(&self) -> Vec<(String, SnapshotReceiver)> {
+        let sources = self.inner.sources.iter();
+        sources.map(|(name, source)| (name.clone(), source.handle.snapshots.clone())).collect()
+    }
+
+    fn sources(&self) -> Vec<SourceStatus> {
+        self.inner.sources.values().map(source_status).collect()
+    }
+
+    fn views(&self) -> Vec<ViewStatus> {
+        let snapshots: BTreeMap<&str, Arc<SourceSnapshot>> = self.inner.latest_snapshots();
+        let views = self.inner.views();
+        views.iter().filter_map(|(name, entry)| view_status(name, entry, snapshots.get(entry.source.as_str()))).collect()
+    }
+
+    async fn ingest(&self, source: &str, format: EventFormat, body: Bytes) -> serving::Result<IngestReport> {
+        Ok(self.accept(source, format, body).await?)
+    }
+
+    async fn start_batch_run(&self, view: &str, kind: BatchRunKind, wait: bool) -> serving::Result<BatchRun> {
+        let BatchRunKind::Full = kind;
+        let (id, task) = self.spawn_run(view, BatchRunTrigger::Manual)?;
+        if wait && let Err(error) = task.await {
+            tracing::error!(view, error = with_causes(&error), "batch run ended without an outcome");
+        }
+        let gone = || serving::Error::Unavailable { reason: format!("batch run {id} is no longer listed") };
+        self.inner.runs.get(id).ok_or_else(gone)
+    }
+
+    fn batch_runs(&self) -> Vec<BatchRun> {
+        self.inner.runs.list()
+    }
+
+    fn readiness(&self) -> Readiness {
+        let mut detail = Vec::new();
+        for (name, entry) in self.inner.views().iter() {
+            if entry.active.is_none() {
+                detail.push(format!("view \"{name}\" is being built from the history"));
+            }
+        }
+        for snapshot in self.inner.latest_snapshots().values() {
+            let stopped = snapshot.failures.iter();
+            detail.extend(stopped.map(|(view, reason)| format!("view \"{view}\" is stopped: {reason}")));
+        }
+        Readiness { ready: detail.is_empty(), detail }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.inner.refresh_metrics();
+        &self.inner.metrics
+    }
+}
+
+impl Platform {
+    /// Decodes events and appends them to a source's log.
+    pub async fn accept(&self, source: &str, format: EventFormat, body: Bytes) -> Result<IngestReport> {
+        let source = self.inner.source(source)?;
+        let decoder = Arc::clone(&source.decoder);
+        let decoded = match body.len() {
+            0..POOL_BYTES_MIN => decoder.decode(format, &body),
+            _ => self.inner.pool.run(async move { decoder.decode(format, &body) }).await,
+        }?;
+        let accepted = decoded.events.num_rows();
+        let position = match accepted {
+            0 => Position::beginning(source.handle.source.partitions),
+            _ => source.handle.log.append(now_us(), source.partitioner.split(&decoded.events)?).await?,
+        };
+        let label = SourceLabel { source: source.handle.source.name.clone() };
+        let rejected = decoded.rejected.len();
+        self.inner.metrics.events_accepted.get_or_create(&label).inc_by(accepted as u64);
+        self.inner.metrics.events_rejected.get_or_create(&label).inc_by(rejected as u64);
+        let errors = decoded.rejected.into_iter().take(ERRORS_MAX);
+        Ok(IngestReport {
+            accepted,
+            rejected,
+            errors: errors.map(|row| RowError { row: row.row, column: row.column, reason: row.reason }).collect(),
+            errors_truncated: rejected > ERRORS_MAX,
+            position: PositionToken { source: label.source, position }.to_string(),
+        })
+    }
+}
+
+impl Inner {
+    fn latest_snapshots(&self) -> BTreeMap<&str, Arc<SourceSnapshot>> {
+        let sources = self.sources.iter();
+        sources.map(|(name, source)| (name.as_str(), Arc::clone(&source.handle.snapshots.borrow()))).collect()
+    }
+
+    /// Sets the gauges; counters and histograms are counted where things happen.
+    fn refresh_metrics(&self) {
+        for (name, source) in &self.sources {
+            let end = source.handle.log.end().borrow().clone();
+            let snapshot = Arc::clone(&source.handle.snapshots.borrow());
+            for (partition, offset) in end.iter() {
+                let label = PartitionLabel { source: name.clone(), partition: partition.0 };
+                let lag = offset.0.saturating_sub(snapshot.applied.get(partition).0);
+                self.metrics.lag_events.get_or_create(&label).set(lag as i64);
+            }
+            let label = SourceLabel { source: name.clone() };
+            let unarchived = end.events_since(source.handle.history.known().end());
+            self.metrics.unarchived_events.get_or_create(&label).set(unarchived as i64);
+            for (name, view) in &snapshot.views {
+                let label = ViewLabel { view: name.clone() };
+                self.metrics.realtime_rows.get_or_create(&label).set(view.realtime.rows as i64);
+                self.metrics.realtime_bytes.get_or_create(&label).set(view.realtime.bytes as i64);
+                let version = view.batch.as_ref().map_or(0, |batch| batch.version.0);
+                self.metrics.batch_version.get_or_create(&label).set(version as i64);
+            }
+        }
+    }
+}
+
+fn source_status(source: &Source) -> SourceStatus {
+    let definition = &source.handle.source;
+    let snapshot = Arc::clone(&source.handle.snapshots.borrow());
+    let end = source.handle.log.end().borrow().clone();
+    let history = source.handle.history.known();
+    SourceStatus {
+        name: definition.name.clone(),
+        sql: definition.sql.clone(),
+        columns: columns(&definition.columns),
+        partitions: definition.partitions,
+        offsets: offsets(&end),
+        position: PositionToken { source: definition.name.clone(), position: end }.to_string(),
+        applied: offsets(&snapshot.applied),
+        history_offsets: offsets(history.end()),
+        history_version: Some(history.version().0),
+        watermark: snapshot.watermark_us.and_then(iso_timestamp),
+    }
+}
+
+fn view_status(name: &str, entry: &ViewEntry, snapshot: Option<&Arc<SourceSnapshot>>) -> Option<ViewStatus> {
+    let definition = entry.active.as_ref().or(entry.building.as_ref())?;
+    let plan = &definition.plan;
+    let building = entry.active.as_ref().and(entry.building.as_ref());
+    let live = snapshot.and_then(|snapshot| snapshot.views.get(name));
+    let batch = live.and_then(|live| live.batch.as_ref());
+    let realtime = live.map(|live| live.realtime).unwrap_or_default();
+    let schedules = &entry.schedules;
+    let next = schedules.next_after(Utc::now()).and_then(|next| iso_timestamp(next.timestamp_micros()));
+    Some(ViewStatus {
+        name: name.to_owned(),
+        source: entry.source.clone(),
+        sql: plan.sql.clone(),
+        definition_id: plan.id.as_str().to_owned(),
+        state: if entry.active.is_some() { ViewState::Active } else { ViewState::Building },
+        building: building.map(|building| building.plan.id.as_str().to_owned()),
+        columns: columns(plan.output_schema()),
+        batch_version: batch.map(|batch| batch.version.0),
+        boundary: live.map(|live| offsets(&live.boundary.0)).unwrap_or_default(),
+        batch: batch.map_or_else(BatchSize::default, |batch| BatchSize {
+            files: batch.files,
+            rows: batch.rows,
+            bytes: batch.bytes,
+        }),
+        realtime: RealtimeStatus {
+            segments: realtime.segments,
+            runs: realtime.runs,
+            rows: realtime.rows,
+            bytes: realtime.bytes,
+        },
+        batch_schedule: schedules.batch.as_ref().map(|schedule| schedule.text().to_owned()),
+        full_recompute_schedule: schedules.full_recompute.as_ref().map(|schedule| schedule.text().to_owned()),
+        next_run: next,
+        last_audit: entry.last_audit.clone(),
+    })
+}
+
+fn columns(schema: &Schema) -> Vec<ColumnStatus> {
+    let column = |field: &arrow::datatypes::FieldRef| ColumnStatus {
+        name: field.name().clone(),
+        sql_type: sql_type_name(field.data_type()),
+        nullable: field.is_nullable(),
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+fn offsets(position: &Position) -> Vec<u64> {
+    position.offsets().iter().map(|offset| offset.0).collect()
+}
+
+impl From<Error> for serving::Error {
+    fn from(error: Error) -> serving::Error {
+        use watershed_shared::error::ErrorKind;
+        match error {
+            Error::Serving(error) => error,
+            Error::Shared(error) => serving::Error::Shared(error),
+            error if error.kind() == ErrorKind::Conflict => serving::Error::Conflict { reason: with_causes(&error) },
+            error => serving::Error::Unavailable { reason: with_causes(&error) },
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Which batch runs there are and were, and when the next is due.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use tokio::task::JoinHandle;
+use watershed_serving_layer::{BatchRun, BatchRunKind, BatchRunState, BatchRunTrigger};
+use watershed_shared::telemetry::ViewLabel;
+use watershed_shared::time::{iso_timestamp, now_us};
+
+use super::batch_run::PublishedRun;
+use super::{Platform, Schedules, lock};
+use crate::error::{Result, with_causes};
+
+/// Runs that the listing remembers.
+const RUNS_MAX: usize = 200;
+/// How often the schedules are looked at; cron's own resolution is a second.
+const SCHEDULE_TICK: Duration = Duration::from_millis(250);
+
+/// The runs of this process.
+#[derive(Debug, Default)]
+pub(super) struct BatchRuns {
+    /// Newest first, and the number of the next.
+    runs: Mutex<(VecDeque<BatchRun>, u64)>,
+}
+
+impl BatchRuns {
+    pub(super) fn list(&self) -> Vec<BatchRun> {
+        lock(&self.runs).0.iter().cloned().collect()
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<BatchRun> {
+        lock(&self.runs).0.iter().find(|run| run.id == id).cloned()
+    }
+
+    fn is_running(&self, view: &str) -> bool {
+        lock(&self.runs).0.iter().any(|run| run.view == view && run.state == BatchRunState::Running)
+    }
+
+    fn begin(&self, view: &str, trigger: BatchRunTrigger) -> u64 {
+        let mut runs = lock(&self.runs);
+        runs.1 += 1;
+        let id = runs.1;
+        runs.0.push_front(BatchRun {
+            id,
+            view: view.to_owned(),
+            kind: BatchRunKind::Full,
+            state: BatchRunState::Running,
+            trigger,
+            started_at: now_text(),
+            ended_at: None,
+            batch_version: None,
+            history_version: None,
+            boundary: Vec::new(),
+            events: 0,
+            groups: 0,
+            files: 0,
+            error: None,
+            audit: None,
+        });
+        runs.0.truncate(RUNS_MAX);
+        id
+    }
+
+    fn update(&self, id: u64, change: impl FnOnce(&mut BatchRun)) {
+        if let Some(run) = lock(&self.runs).0.iter_mut().find(|run| run.id == id) {
+            change(run);
+        }
+    }
+}
+
+impl Platform {
+    /// Starts a full batch run in a task of its own; gives its number and the task.
+    pub(super) fn spawn_run(&self, view: &str, trigger: BatchRunTrigger) -> Result<(u64, JoinHandle<()>)> {
+        self.inner.with_view(view, |_| ())?;
+        let id = self.inner.runs.begin(view, trigger);
+        let (platform, view) = (self.clone(), view.to_owned());
+        Ok((id, tokio::spawn(async move { platform.run_to_its_end(id, &view).await })))
+    }
+
+    async fn run_to_its_end(&self, id: u64, view: &str) {
+        let started = Instant::now();
+        let label = ViewLabel { view: view.to_owned() };
+        let outcome = self.run(id, view).await;
+        self.inner.runs.update(id, |run| {
+            run.ended_at = Some(now_text());
+            match &outcome {
+                Ok(published) => {
+                    run.state = BatchRunState::Succeeded;
+                    run.batch_version = Some(published.batch_version.0);
+                    run.groups = published.groups;
+                    run.files = published.files;
+                    run.audit = Some(published.audit.clone());
+                }
+                Err(error) => {
+                    run.state = BatchRunState::Failed;
+                    run.error = Some(with_causes(error));
+                }
+            }
+        });
+        match outcome {
+            Ok(published) => {
+                self.inner.metrics.batch_run_duration.get_or_create(&label).observe(started.elapsed().as_secs_f64());
+                tracing::info!(view, batch_version = published.batch_version.0, groups = published.groups, "published batch view");
+            }
+            Err(error) => {
+                self.inner.metrics.batch_run_failures.get_or_create(&label).inc();
+                tracing::error!(view, error = with_causes(&error), "batch run failed; the view answers as before");
+            }
+        }
+    }
+
+    async fn run(&self, id: u64, view: &str) -> Result<PublishedRun> {
+        let prepared = self.prepare_run(view).await?;
+        let history = prepared.history();
+        self.inner.runs.update(id, |run| {
+            run.history_version = Some(history.version().0);
+            run.boundary = history.end().offsets().iter().map(|offset| offset.0).collect();
+            run.events = history.end().events_since(&Default::default());
+        });
+        prepared.compute().await?.publish().await
+    }
+
+    /// Starts the runs that are due, until the platform stops. A run that is due while the view's last one still runs is
+    /// left out: the next one will cover what it would have.
+    pub(super) async fn run_schedules(self) {
+        let mut looked_at = Utc::now();
+        let mut tick = tokio::time::interval(SCHEDULE_TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let now = Utc::now();
+            let due: Vec<String> = {
+                let views = self.inner.views();
+                let is_due = |schedules: &Schedules| schedules.next_after(looked_at).is_some_and(|next| next <= now);
+                views.iter().filter(|(_, entry)| is_due(&entry.schedules)).map(|(name, _)| name.clone()).collect()
+            };
+            looked_at = now;
+            for view in due {
+                if self.inner.runs.is_running(&view) {
+                    tracing::warn!(view, "batch run is due but the last one still runs; leaving it out");
+                } else if let Err(error) = self.spawn_run(&view, BatchRunTrigger::Schedule) {
+                    tracing::error!(view, error = with_causes(&error), "cannot start the batch run that is due");
+                }
+            }
+        }
+    }
+}
+
+impl Schedules {
+    /// When the next run starts after `time`.
+    pub(super) fn next_after(&self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.batch.iter().chain(&self.full_recompute).filter_map(|schedule| schedule.next_after(time)).min()
+    }
+}
+
+fn now_text() -> String {
+    iso_timestamp(now_us()).unwrap_or_default()
+}

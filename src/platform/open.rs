@@ -1,0 +1,358 @@
+//! From definitions and stored state to running tasks. No step needs the last stop to have been clean:
+//!
+//! 1. the history's newest version says where each partition continues;
+//! 2. a view's newest batch view says up to where batch answers (its boundary);
+//! 3. the realtime view from the boundary up to the history's end is computed from the history's files;
+//! 4. the rest comes from the log, through dispatch, like new events.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use tokio::task::JoinSet;
+use watershed_batch_layer::run::states_since;
+use watershed_batch_layer::schedule::Schedule;
+use watershed_batch_layer::{ActiveDefinition, BatchView, Catalog, History, ViewStore};
+use watershed_serving_layer::{BatchRunTrigger, query_runtime};
+use watershed_shared::config::{Config, parallelism};
+use watershed_shared::cpu::CpuPool;
+use watershed_shared::definition::{Statement, ViewStatement, parse_definitions};
+use watershed_shared::error::Error as SharedError;
+use watershed_shared::format::EventDecoder;
+use watershed_shared::log::Partitioner;
+use watershed_shared::plan::{ViewPlan, compile, plan_session};
+use watershed_shared::position::{Boundary, Position};
+use watershed_shared::snapshot::BatchPart;
+use watershed_shared::source::SourceDefinition;
+use watershed_shared::telemetry::Metrics;
+use watershed_speed_layer::RealtimeView;
+
+use super::batch_runs::BatchRuns;
+use super::live_view::LiveView;
+use super::source_task::{Command, Means, NamedView, SourceStart, start};
+use super::watermark::Watermark;
+use super::{Definition, Inner, Platform, Ports, Schedules, Source, ViewEntry, ask};
+use crate::error::{Error, Result, with_causes};
+
+impl Platform {
+    /// Opens the definitions on what the ports hold, and starts to keep their views current.
+    ///
+    /// # Errors
+    /// `Invalid` when a definition cannot work or contradicts what is stored; `Corrupt` when stored data is damaged;
+    /// `Retryable` when the log or the store refuses. Nothing runs then.
+    pub async fn open(statements: Vec<Statement>, config: Config, ports: Ports) -> Result<Platform> {
+        let config = Arc::new(config);
+        let cores = parallelism(0);
+        let pool = CpuPool::new(cores).map_err(|source| Error::System { action: "start threads", source })?;
+        let means = Means {
+            config: Arc::clone(&config),
+            metrics: Metrics::new(),
+            pool,
+            // Realtime plans are small and must not fail for the memory that batch runs or queries take.
+            runtime: Arc::new(RuntimeEnv::default()),
+        };
+        let (sources, views) = divide(statements)?;
+        let mut opening = Opening {
+            batch_session: plan_session(parallelism(config.batch.parallelism), batch_runtime(&config)?),
+            catalog: Catalog::load(&ports.store).await?,
+            entries: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            ports,
+            means,
+        };
+        let mut opened = BTreeMap::new();
+        for (name, source) in sources {
+            let views = views.iter().filter(|view| view.source == name).collect();
+            opened.insert(name, opening.source(source, views).await?);
+        }
+        let names: Vec<String> = opening.entries.keys().cloned().collect();
+        let dropped = opening.catalog.retain(|view| names.iter().any(|name| name == view)).await?;
+        for view in dropped {
+            tracing::info!(view, "view is no longer defined; its batch views stay in the store");
+        }
+        let platform = opening.finish(opened)?;
+        platform.start_builds();
+        let mut tasks = super::lock(&platform.inner.tasks);
+        tasks.spawn(platform.clone().run_schedules());
+        tasks.spawn(platform.clone().sweep_regularly());
+        drop(tasks);
+        Ok(platform)
+    }
+
+    /// Adds a view, or changes one, while the platform runs. It answers when its first batch view is published; until
+    /// then a changed view answers as before. Returns the batch run's id, or `None` when the definition is there already.
+    pub async fn create_view(&self, statement: &ViewStatement) -> Result<Option<u64>> {
+        let source = self.inner.source(&statement.source)?;
+        let plan = Arc::new(compile(statement, Arc::clone(&source.handle.source)).await?);
+        let known = |definition: &Definition| definition.plan.id == plan.id;
+        let entry_known = |entry: &ViewEntry| entry.active.iter().chain(&entry.building).any(known);
+        if self.inner.views().get(&statement.name).is_some_and(entry_known) {
+            return Ok(None);
+        }
+        let schedules = schedules(statement)?;
+        let name = &statement.name;
+        let store = open_view_store(&self.inner.ports, &plan).await?;
+        let runtime = Arc::new(RuntimeEnv::default());
+        let realtime = RealtimeView::new(Arc::clone(&plan), Position::default(), runtime).await?;
+        {
+            let mut views = self.inner.views();
+            let entry = views.entry(name.clone()).or_insert_with(|| ViewEntry::new(&statement.source, Schedules::default()));
+            entry.schedules = schedules;
+            entry.building = Some(Definition { plan, store });
+        }
+        ask(&source.handle, |reply| Command::Build { realtime: Box::new(realtime), reply }).await?;
+        Ok(Some(self.spawn_run(name, BatchRunTrigger::Create)?.0))
+    }
+
+    fn start_builds(&self) {
+        let building: Vec<String> = {
+            let views = self.inner.views();
+            views.iter().filter(|(_, entry)| entry.building.is_some()).map(|(name, _)| name.clone()).collect()
+        };
+        for view in building {
+            tracing::info!(view, "building the view from the history");
+            // The entry exists, so this cannot fail.
+            let _ = self.spawn_run(&view, BatchRunTrigger::Create);
+        }
+    }
+}
+
+impl ViewEntry {
+    fn new(source: &str, schedules: Schedules) -> ViewEntry {
+        ViewEntry {
+            source: source.to_owned(),
+            schedules,
+            active: None,
+            building: None,
+            last_audit: None,
+            turn: Arc::default(),
+        }
+    }
+}
+
+/// A platform that is being opened.
+struct Opening {
+    ports: Ports,
+    means: Means,
+    batch_session: datafusion::execution::session_state::SessionState,
+    catalog: Catalog,
+    entries: BTreeMap<String, ViewEntry>,
+    tasks: JoinSet<()>,
+}
+
+impl Opening {
+    async fn source(&mut self, source: SourceDefinition, views: Vec<&ViewStatement>) -> Result<Source> {
+        let source = Arc::new(source);
+        let history = History::open(&self.ports.store, &source).await?;
+        history.delete_orphans().await?;
+        let log = self.ports.logs.log(&source)?;
+        let history_end = history.known().end().clone();
+        let log_end = log.end().borrow().clone();
+        if !(history_end.covers(&log.start()) && log_end.covers(&history_end)) {
+            return Err(Error::LogBehindHistory {
+                name: source.name.clone(),
+                log_start: log.start().to_string(),
+                log_end: log_end.to_string(),
+                history_end: history_end.to_string(),
+            });
+        }
+        let watermark = Watermark::new(&source, history.known().max_event_times_us());
+        let mut named = BTreeMap::new();
+        for view in views {
+            named.insert(view.name.clone(), self.view(view, &source, &history).await?);
+        }
+        let decoder = Arc::new(EventDecoder::new(&source)?);
+        let partitioner = Partitioner::new(&source)?;
+        let views = SourceStart { source, log, history, views: named, watermark };
+        let handle = start(views, self.means.clone(), &mut self.tasks);
+        Ok(Source { handle, decoder, partitioner })
+    }
+
+    async fn view(
+        &mut self,
+        statement: &ViewStatement,
+        source: &Arc<SourceDefinition>,
+        history: &History,
+    ) -> Result<NamedView> {
+        let mut entry = ViewEntry::new(&source.name, schedules(statement)?);
+        let mut named = NamedView::default();
+        let wanted = self.definition(statement, source).await?;
+        let from_the_beginning = history.known().end().offsets().iter().all(|offset| offset.0 == 0);
+        let active = match self.catalog.active(&statement.name).cloned() {
+            Some(active) if active.definition_id == wanted.plan.id.as_str() => Some(wanted.clone()),
+            // The new definition was published before the last stop, but the catalog did not hear of it.
+            _ if wanted.store.current().is_some() || from_the_beginning => {
+                self.catalog.activate(&statement.name, active_definition(&wanted)).await?;
+                Some(wanted.clone())
+            }
+            Some(old) => Some(self.definition(&stored_view(&old)?, source).await?),
+            None => None,
+        };
+        if let Some(active) = &active {
+            named.active = Some(self.live_view(active, history).await?);
+        }
+        if active.as_ref().is_none_or(|active| active.plan.id != wanted.plan.id) {
+            let start = history.known().end().clone();
+            let realtime = self.realtime_view(&wanted, start.clone()).await?;
+            named.building = Some(LiveView::new(realtime, None, Boundary(start)));
+            entry.building = Some(wanted);
+        }
+        entry.active = active;
+        self.entries.insert(statement.name.clone(), entry);
+        Ok(named)
+    }
+
+    async fn definition(&self, statement: &ViewStatement, source: &Arc<SourceDefinition>) -> Result<Definition> {
+        let plan = Arc::new(compile(statement, Arc::clone(source)).await?);
+        let store = open_view_store(&self.ports, &plan).await?;
+        store.delete_orphans().await?;
+        Ok(Definition { plan, store })
+    }
+
+    async fn realtime_view(&self, definition: &Definition, start: Position) -> Result<RealtimeView> {
+        let runtime = Arc::clone(&self.means.runtime);
+        Ok(RealtimeView::new(Arc::clone(&definition.plan), start, runtime).await?)
+    }
+
+    /// A definition that answers: its batch view, and realtime states of the history beyond its boundary.
+    async fn live_view(&self, definition: &Definition, history: &History) -> Result<LiveView> {
+        let history = history.known();
+        let batch = definition.store.current();
+        let beginning = Boundary::beginning(definition.plan.source.partitions);
+        let boundary = batch.as_ref().map_or(beginning, |batch| batch.boundary.clone());
+        let mut realtime = self.realtime_view(definition, boundary.0.clone()).await?;
+        if history.end().events_since(&boundary.0) > 0 {
+            let (plan, session) = (Arc::clone(&definition.plan), self.batch_session.clone());
+            let (history, start) = (history.clone(), boundary.0.clone());
+            let end = history.end().clone();
+            let events = end.events_since(&start);
+            tracing::info!(view = plan.name, events, "rebuilding the realtime view from the history");
+            let states = self.means.pool.run(async move { states_since(&plan, &history, &start, &session).await }).await;
+            match states {
+                Ok(states) => realtime.load(&states, &end)?,
+                // Its SQL fails on an event, as it did before the stop, or the history cannot be read.
+                Err(error) => {
+                    let mut view = LiveView::new(realtime, batch.as_ref().map(batch_part), boundary);
+                    view.failure = Some(with_causes(&error));
+                    return Ok(view);
+                }
+            }
+            realtime.cut();
+        }
+        Ok(LiveView::new(realtime, batch.as_ref().map(batch_part), boundary))
+    }
+
+    fn finish(self, sources: BTreeMap<String, Source>) -> Result<Platform> {
+        let inner = Inner {
+            query_runtime: query_runtime(&self.means.config.query)?,
+            config: self.means.config,
+            metrics: self.means.metrics,
+            pool: self.means.pool,
+            ports: self.ports,
+            batch_session: self.batch_session,
+            sources,
+            views: Mutex::new(self.entries),
+            catalog: tokio::sync::Mutex::new(self.catalog),
+            runs: BatchRuns::default(),
+            retired: Mutex::default(),
+            tasks: Mutex::new(self.tasks),
+        };
+        Ok(Platform { inner: Arc::new(inner) })
+    }
+}
+
+/// The sources by name, and the views; each view's source is among them and no name is there twice.
+fn divide(statements: Vec<Statement>) -> Result<(BTreeMap<String, SourceDefinition>, Vec<ViewStatement>)> {
+    let mut sources = BTreeMap::new();
+    let mut views: Vec<ViewStatement> = Vec::new();
+    let twice = |name: &str| Error::Project { reason: format!("the name \"{name}\" is defined twice; rename one of them") };
+    for statement in statements {
+        match statement {
+            Statement::Source(source) => {
+                let name = source.name.clone();
+                if sources.insert(name.clone(), source).is_some() {
+                    return Err(twice(&name));
+                }
+            }
+            Statement::View(view) => {
+                if views.iter().any(|other| other.name == view.name) {
+                    return Err(twice(&view.name));
+                }
+                views.push(view);
+            }
+        }
+    }
+    let known: Vec<String> = sources.keys().cloned().collect();
+    for view in &views {
+        if sources.contains_key(&view.name) {
+            return Err(twice(&view.name));
+        }
+        if !sources.contains_key(&view.source) {
+            return Err(view.unknown_source(&known).into());
+        }
+    }
+    Ok((sources, views))
+}
+
+fn schedules(statement: &ViewStatement) -> Result<Schedules> {
+    let parse = |text: &Option<String>| {
+        let parsed = text.as_deref().map(Schedule::parse).transpose();
+        parsed.map_err(|reason| SharedError::InvalidDefinition {
+            line: statement.line,
+            column: 1,
+            reason: format!("view \"{}\": {reason}", statement.name),
+            hint: None,
+        })
+    };
+    let (batch, full_recompute) = (&statement.options.batch, &statement.options.full_recompute);
+    Ok(Schedules { batch: parse(batch)?, full_recompute: parse(full_recompute)? })
+}
+
+/// Compiles definitions as opening them would, without stored state; gives the plans in the order of the views.
+///
+/// # Errors
+/// `Invalid` when a definition cannot work.
+pub async fn check_definitions(statements: Vec<Statement>) -> Result<Vec<ViewPlan>> {
+    let (sources, views) = divide(statements)?;
+    let mut plans = Vec::with_capacity(views.len());
+    for view in &views {
+        schedules(view)?;
+        if let Some(source) = sources.get(&view.source) {
+            plans.push(compile(view, Arc::new(source.clone())).await?);
+        }
+    }
+    Ok(plans)
+}
+
+fn stored_view(stored: &ActiveDefinition) -> Result<ViewStatement> {
+    match parse_definitions(&stored.sql)?.pop() {
+        Some(Statement::View(view)) => Ok(view),
+        _ => Err(Error::Project { reason: "the catalog holds a view that is none; restore it from a copy".to_owned() }),
+    }
+}
+
+pub(super) fn active_definition(definition: &Definition) -> ActiveDefinition {
+    ActiveDefinition { definition_id: definition.plan.id.as_str().to_owned(), sql: definition.plan.sql.clone() }
+}
+
+async fn open_view_store(ports: &Ports, plan: &ViewPlan) -> Result<ViewStore> {
+    let schema = Arc::clone(plan.stored_schema());
+    Ok(ViewStore::open(&ports.store, &plan.name, plan.id.as_str(), schema).await?)
+}
+
+pub(super) fn batch_part(view: &BatchView) -> BatchPart {
+    BatchPart {
+        version: view.version,
+        states: Arc::new(view.states()),
+        rows: view.rows as usize,
+        files: view.files.len(),
+        bytes: view.bytes,
+    }
+}
+
+fn batch_runtime(config: &Config) -> Result<Arc<RuntimeEnv>> {
+    let pool = FairSpillPool::new(config.batch.memory_bytes);
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc();
+    Ok(runtime.map_err(SharedError::from)?)
+}

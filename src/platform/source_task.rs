@@ -1,0 +1,504 @@
+//! The one task that moves a source's views: dispatch, cuts, and the switch to a new batch version.
+//!
+//! It owns everything that changes, so nothing needs a lock, and it publishes immutable snapshots. In a loop it
+//!
+//! 1. reads what the log holds beyond the views, in offset order, and applies it to every view of the source;
+//! 2. publishes the snapshot in which all views have it;
+//! 3. when it is time, cuts: every realtime view closes its segment, and the events since the last cut go to the history
+//!    in one commit. So a version of the history always ends where segments end, and a batch run's boundary never lies
+//!    inside a segment;
+//! 4. carries out what batch runs ask for: a history version that covers everything accepted, or the switch.
+//!
+//! It never waits for a commit, a compaction or a batch run: those are tasks whose ends are events here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use watershed_batch_layer::{Append, History, HistorySnapshot, HistoryWriter};
+use watershed_shared::config::Config;
+use watershed_shared::cpu::CpuPool;
+use watershed_shared::definition::DefinitionId;
+use watershed_shared::log::Log;
+use watershed_shared::plan::StateParts;
+use watershed_shared::position::{Boundary, Position};
+use watershed_shared::snapshot::{BatchPart, SnapshotReceiver, SourceSnapshot};
+use watershed_shared::source::SourceDefinition;
+use watershed_shared::telemetry::{Metrics, SourceLabel};
+use watershed_shared::time::now_us;
+use watershed_speed_layer::{Compacted, RealtimeView};
+
+use super::live_view::LiveView;
+use super::watermark::Watermark;
+use crate::error::{Result, with_causes};
+
+/// What other tasks ask of a source's task.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Bring everything that the log holds now into the history; the answer is a version with it. With a view, its
+    /// segments keep their ends at the version's end until `Publish` or `Abandon`.
+    Archive { pin: Option<DefinitionId>, reply: oneshot::Sender<HistorySnapshot> },
+    /// The states that a batch view up to the boundary will supersede; `None` for a definition that has no answers yet.
+    PartsBelow { id: DefinitionId, boundary: Boundary, reply: oneshot::Sender<Option<StateParts>> },
+    /// Switch a definition to a new batch view; a definition that was being built takes over its name. The answer is the
+    /// batch views that nobody will ask any more.
+    Publish { id: DefinitionId, batch: BatchPart, boundary: Boundary, reply: oneshot::Sender<Vec<BatchPart>> },
+    /// A batch run has failed.
+    Abandon { id: DefinitionId, boundary: Boundary },
+    /// Start keeping a definition from here on, without answers until its first batch view is published.
+    Build { realtime: Box<RealtimeView>, reply: oneshot::Sender<()> },
+    /// Merge all runs of every segment, whatever their sizes.
+    Compact { reply: oneshot::Sender<()> },
+    /// Publish nothing more and end.
+    Stop { reply: oneshot::Sender<()> },
+}
+
+/// The definitions that go by one name.
+#[derive(Debug, Default)]
+pub(super) struct NamedView {
+    /// The definition that answers.
+    pub(super) active: Option<LiveView>,
+    /// The definition that will take over.
+    pub(super) building: Option<LiveView>,
+}
+
+impl NamedView {
+    fn live(&mut self) -> impl Iterator<Item = &mut LiveView> {
+        self.active.iter_mut().chain(&mut self.building)
+    }
+}
+
+/// Everything that a source's task starts with.
+#[derive(Debug)]
+pub(super) struct SourceStart {
+    pub(super) source: Arc<SourceDefinition>,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) history: History,
+    pub(super) views: BTreeMap<String, NamedView>,
+    pub(super) watermark: Watermark,
+}
+
+/// The way to a source's task.
+#[derive(Debug)]
+pub(super) struct SourceHandle {
+    pub(super) source: Arc<SourceDefinition>,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) history: History,
+    pub(super) snapshots: SnapshotReceiver,
+    pub(super) commands: mpsc::Sender<Command>,
+}
+
+/// Shared means of all source tasks.
+#[derive(Debug, Clone)]
+pub(super) struct Means {
+    pub(super) config: Arc<Config>,
+    pub(super) metrics: Metrics,
+    pub(super) pool: CpuPool,
+    pub(super) runtime: Arc<datafusion::execution::runtime_env::RuntimeEnv>,
+}
+
+/// Starts the task of a source, which continues where the history ends.
+pub(super) fn start(start: SourceStart, means: Means, tasks: &mut JoinSet<()>) -> SourceHandle {
+    let applied = start.history.known().end().clone();
+    let (commands, inbox) = mpsc::channel(64);
+    let task = SourceTask {
+        log_end: start.log.end(),
+        writer: Arc::new(start.history.writer(watershed_batch_layer::EncodeOptions::history())),
+        archived: start.history.known(),
+        commit: None,
+        waiters: Vec::new(),
+        pending: Vec::new(),
+        pending_rows: 0,
+        cut: applied.clone(),
+        commit_due: Instant::now() + means.config.history.commit_interval,
+        applied,
+        snapshots: watch::Sender::new(Arc::new(SourceSnapshot {
+            source: Arc::clone(&start.source),
+            applied: Position::default(),
+            watermark_us: None,
+            views: BTreeMap::new(),
+            failures: BTreeMap::new(),
+        })),
+        compactions: JoinSet::new(),
+        label: SourceLabel { source: start.source.name.clone() },
+        source: Arc::clone(&start.source),
+        log: Arc::clone(&start.log),
+        history: start.history.clone(),
+        views: start.views,
+        watermark: start.watermark,
+        means,
+    };
+    task.publish();
+    let handle = SourceHandle {
+        source: start.source,
+        log: start.log,
+        history: start.history,
+        snapshots: task.snapshots.subscribe(),
+        commands,
+    };
+    tasks.spawn(task.run(inbox));
+    handle
+}
+
+struct SourceTask {
+    source: Arc<SourceDefinition>,
+    log: Arc<dyn Log>,
+    log_end: watch::Receiver<Position>,
+    history: History,
+    writer: Arc<HistoryWriter>,
+    /// The newest version of the history.
+    archived: HistorySnapshot,
+    commit: Option<tokio::task::JoinHandle<()>>,
+    waiters: Vec<Waiter>,
+    /// Events since the last cut.
+    pending: Vec<RecordBatch>,
+    pending_rows: usize,
+    /// The last cut: where the open segments start, and where the newest commit, under way or done, ends.
+    cut: Position,
+    commit_due: Instant,
+    /// Up to where the views have the log.
+    applied: Position,
+    watermark: Watermark,
+    views: BTreeMap<String, NamedView>,
+    snapshots: watch::Sender<Arc<SourceSnapshot>>,
+    compactions: JoinSet<(DefinitionId, Result<Compacted>)>,
+    label: SourceLabel,
+    means: Means,
+}
+
+/// Somebody who waits for the history to cover a position.
+struct Waiter {
+    target: Position,
+    pin: Option<DefinitionId>,
+    reply: oneshot::Sender<HistorySnapshot>,
+}
+
+impl SourceTask {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        loop {
+            let behind = !self.applied.covers(&self.log_end.borrow_and_update()) && self.has_room();
+            if behind && let Err(error) = self.dispatch().await {
+                tracing::error!(
+                    source = self.source.name,
+                    error = with_causes(&error),
+                    "cannot read the log; trying again"
+                );
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            self.cut_if_due();
+            self.start_compactions();
+            tokio::select! {
+                biased;
+                command = inbox.recv() => match command {
+                    Some(Command::Stop { reply }) => {
+                        self.stop();
+                        let _ = reply.send(());
+                        return;
+                    }
+                    Some(command) => self.carry_out(command).await,
+                    None => return self.stop(),
+                },
+                Some(compacted) = self.compactions.join_next() => self.install(compacted),
+                () = ended(&mut self.commit) => self.committed(),
+                changed = self.log_end.changed() => if changed.is_err() { return self.stop() },
+                () = tokio::time::sleep_until(self.commit_due), if self.may_cut() => {}
+                () = std::future::ready(()), if self.is_behind() => {}
+            }
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        !self.applied.covers(&self.log_end.borrow()) && self.has_room()
+    }
+
+    /// Whether memory may take more events that the history does not hold.
+    fn has_room(&self) -> bool {
+        self.pending_rows < self.means.config.history.unarchived_rows_max
+    }
+
+    /// Reads the next events of every partition and applies them to every view.
+    async fn dispatch(&mut self) -> Result<()> {
+        let log_end = self.log_end.borrow().clone();
+        let rows_max = self.means.config.ingest.micro_batch_rows_max.max(1);
+        let mut end = self.applied.clone();
+        let mut events = Vec::new();
+        let mut oldest_us = Vec::new();
+        let mut rows = 0;
+        for (partition, log_end) in log_end.iter() {
+            let from = self.applied.get(partition);
+            if from >= log_end || rows >= rows_max {
+                continue;
+            }
+            for batch in self.log.read(partition, from, rows_max - rows).await? {
+                rows += batch.events.num_rows();
+                oldest_us.push(batch.ingested_at_us);
+                end.raise(partition, batch.range.end());
+                self.watermark.observe(partition, &batch.events);
+                events.push(batch.with_system_columns(&self.source.event_schema)?);
+            }
+        }
+        for view in self.views.values_mut().flat_map(NamedView::live) {
+            view.apply(events.clone(), &end).await;
+        }
+        self.pending_rows += rows;
+        self.pending.append(&mut events);
+        self.applied = end;
+        self.publish();
+        let now_us = now_us();
+        let visible = self.means.metrics.event_to_visible.get_or_create(&self.label);
+        for ingested_at_us in oldest_us {
+            visible.observe((now_us - ingested_at_us).max(0) as f64 / 1e6);
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let mut views = BTreeMap::new();
+        let mut failures = BTreeMap::new();
+        for (name, view) in &self.views {
+            match &view.active {
+                Some(LiveView { failure: Some(failure), .. }) => drop(failures.insert(name.clone(), failure.clone())),
+                Some(active) => drop(views.insert(name.clone(), active.snapshot())),
+                None => {}
+            }
+        }
+        self.snapshots.send_replace(Arc::new(SourceSnapshot {
+            source: Arc::clone(&self.source),
+            applied: self.applied.clone(),
+            watermark_us: self.watermark.current_us(),
+            views,
+            failures,
+        }));
+    }
+
+    /// Whether a cut now would bring events to the history.
+    fn may_cut(&self) -> bool {
+        self.commit.is_none() && self.pending_rows > 0
+    }
+
+    fn cut_if_due(&mut self) {
+        let awaited = self.waiters.iter().any(|waiter| self.applied.covers(&waiter.target));
+        let large = self.pending_rows >= self.means.config.history.commit_rows;
+        if self.may_cut() && (awaited || large || Instant::now() >= self.commit_due) {
+            self.cut();
+        }
+    }
+
+    /// Closes the segments and sends the events since the last cut to the history.
+    fn cut(&mut self) {
+        for view in self.views.values_mut().flat_map(NamedView::live) {
+            view.realtime.cut();
+        }
+        let append = Append {
+            batches: std::mem::take(&mut self.pending),
+            start: std::mem::replace(&mut self.cut, self.applied.clone()),
+            end: self.applied.clone(),
+            max_event_times_us: self.watermark.max_event_times_us().to_vec(),
+        };
+        self.pending_rows = 0;
+        let (writer, metrics, label) = (Arc::clone(&self.writer), self.means.metrics.clone(), self.label.clone());
+        self.commit = Some(tokio::spawn(async move { append_until_done(&writer, append, &metrics, &label).await }));
+    }
+
+    fn committed(&mut self) {
+        self.commit = None;
+        self.commit_due = Instant::now() + self.means.config.history.commit_interval;
+        self.archived = self.history.known();
+        tracing::debug!(
+            source = self.source.name,
+            version = self.archived.version().0,
+            end = %self.archived.end(),
+            "committed events to the history"
+        );
+        self.answer_waiters();
+        self.forget_cuts();
+        let (log, end) = (Arc::clone(&self.log), self.archived.end().clone());
+        let (history, name) = (self.history.clone(), self.source.name.clone());
+        // The history holds these events now; neither task is on anybody's path.
+        tokio::spawn(async move {
+            if let Err(error) = log.trim(&end).await {
+                tracing::warn!(
+                    source = name,
+                    error = with_causes(&error),
+                    "cannot trim the log; trying again after the next commit"
+                );
+            }
+            if let Err(error) = history.checkpoint_if_due().await {
+                tracing::warn!(
+                    source = name,
+                    error = with_causes(&error),
+                    "cannot checkpoint the history; trying again later"
+                );
+            }
+        });
+    }
+
+    fn answer_waiters(&mut self) {
+        let end = self.archived.end().clone();
+        let (done, waiting) = self.waiters.drain(..).partition(|waiter: &Waiter| end.covers(&waiter.target));
+        self.waiters = waiting;
+        for waiter in done {
+            if let Some(view) = waiter.pin.and_then(|id| self.find(&id)) {
+                view.pins.push(end.clone());
+            }
+            let _ = waiter.reply.send(self.archived.clone());
+        }
+    }
+
+    /// Joins segments at cuts where no batch view will begin any more: only the history's newest version and the runs
+    /// under way can become a boundary.
+    fn forget_cuts(&mut self) {
+        let newest = self.archived.end().clone();
+        for view in self.views.values_mut().flat_map(NamedView::live) {
+            let pins = view.pins.clone();
+            view.realtime.join_segments(|cut| *cut == newest || !newest.covers(cut) || pins.contains(cut));
+        }
+    }
+
+    fn start_compactions(&mut self) {
+        for view in self.views.values_mut().flat_map(NamedView::live) {
+            if view.compacting {
+                continue;
+            }
+            let Some(compaction) = view.realtime.compaction() else { continue };
+            view.compacting = true;
+            let (plan, pool) = (Arc::clone(&view.plan), self.means.pool.clone());
+            let context = super::task_context(&self.means.runtime);
+            self.compactions.spawn(async move {
+                let id = plan.id.clone();
+                let compacted = pool.run(async move { compaction.run(&plan, context).await }).await;
+                (id, compacted.map_err(Into::into))
+            });
+        }
+    }
+
+    fn install(&mut self, outcome: Result<(DefinitionId, Result<Compacted>), tokio::task::JoinError>) {
+        let Ok((id, compacted)) = outcome else { return };
+        let name = self.source.name.clone();
+        let Some(view) = self.find(&id) else { return };
+        view.compacting = false;
+        match compacted {
+            Ok(compacted) => view.realtime.install(compacted),
+            Err(error) => {
+                tracing::warn!(source = name, view = view.plan.name, error = with_causes(&error), "cannot merge runs");
+            }
+        }
+        self.publish();
+    }
+
+    async fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Archive { pin, reply } => {
+                let target = self.log_end.borrow().clone();
+                self.waiters.push(Waiter { target, pin, reply });
+                self.answer_waiters();
+            }
+            Command::PartsBelow { id, boundary, reply } => {
+                let active =
+                    self.views.values().filter_map(|view| view.active.as_ref()).find(|view| view.plan.id == id);
+                let healthy = active.filter(|view| view.failure.is_none());
+                let _ = reply.send(healthy.map(|view| view.parts_below(&boundary)));
+            }
+            Command::Publish { id, batch, boundary, reply } => {
+                let superseded = self.supersede(&id, batch, boundary);
+                self.publish();
+                let _ = reply.send(superseded);
+            }
+            Command::Abandon { id, boundary } => {
+                if let Some(view) = self.find(&id) {
+                    view.unpin(&boundary.0);
+                }
+            }
+            Command::Build { realtime, reply } => {
+                self.build(*realtime);
+                let _ = reply.send(());
+            }
+            Command::Compact { reply } => {
+                self.compact_everything().await;
+                let _ = reply.send(());
+            }
+            Command::Stop { .. } => {}
+        }
+    }
+
+    fn supersede(&mut self, id: &DefinitionId, batch: BatchPart, boundary: Boundary) -> Vec<BatchPart> {
+        let is_it = |live: &LiveView| live.plan.id == *id;
+        let mut superseded = Vec::new();
+        for view in self.views.values_mut() {
+            if let Some(mut built) = view.building.take_if(|building| is_it(building)) {
+                built.supersede(batch, boundary);
+                superseded.extend(view.active.replace(built).and_then(|replaced| replaced.batch));
+                break;
+            }
+            if let Some(active) = view.active.as_mut().filter(|active| is_it(active)) {
+                superseded.extend(active.supersede(batch, boundary));
+                break;
+            }
+        }
+        superseded
+    }
+
+    fn build(&mut self, mut realtime: RealtimeView) {
+        // Any later version of the history ends at a cut of this view too, so its first boundary will be one.
+        realtime.start_at(self.applied.clone());
+        let name = realtime.plan().name.clone();
+        let boundary = Boundary(self.applied.clone());
+        self.views.entry(name).or_default().building = Some(LiveView::new(realtime, None, boundary));
+        self.publish();
+    }
+
+    async fn compact_everything(&mut self) {
+        for view in self.views.values_mut().flat_map(NamedView::live) {
+            while let Some(compaction) = view.realtime.full_compaction() {
+                match compaction.run(&view.plan, super::task_context(&self.means.runtime)).await {
+                    Ok(compacted) => view.realtime.install(compacted),
+                    Err(error) => {
+                        tracing::warn!(view = view.plan.name, error = with_causes(&error), "cannot merge runs");
+                        break;
+                    }
+                }
+            }
+        }
+        self.publish();
+    }
+
+    fn find(&mut self, id: &DefinitionId) -> Option<&mut LiveView> {
+        self.views.values_mut().flat_map(NamedView::live).find(|view| view.plan.id == *id)
+    }
+
+    /// The log holds whatever a commit under way does not bring into the history.
+    fn stop(&mut self) {
+        if let Some(commit) = self.commit.take() {
+            commit.abort();
+        }
+    }
+}
+
+/// Waits for the end of a task that may not be there.
+async fn ended(task: &mut Option<tokio::task::JoinHandle<()>>) {
+    match task {
+        Some(task) => drop(task.await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Appends until it succeeds: the events are durable in the log, so time is all that a failing store costs.
+async fn append_until_done(writer: &HistoryWriter, append: Append, metrics: &Metrics, label: &SourceLabel) {
+    let mut pause = Duration::from_millis(100);
+    while let Err(error) = writer.append(&append).await {
+        metrics.history_commit_failures.get_or_create(label).inc();
+        tracing::error!(
+            source = label.source,
+            error = with_causes(&error),
+            events = append.end.events_since(&append.start),
+            retry_in_ms = pause.as_millis() as u64,
+            "cannot commit events to the history; they stay in the log"
+        );
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}

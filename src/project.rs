@@ -1,0 +1,97 @@
+//! A project folder: `watershed.toml` and the definitions in `*.sql`.
+
+use std::path::{Path, PathBuf};
+
+use config::{Environment, File, FileFormat};
+use watershed_shared::config::Config;
+use watershed_shared::definition::{Statement, parse_definitions};
+use watershed_shared::plan::ViewPlan;
+
+use crate::error::{Error, Result};
+use crate::platform::check_definitions;
+
+/// Variables that start so override settings: `WATERSHED__QUERY__TIMEOUT=5s` is `timeout` in `[query]`.
+const ENVIRONMENT_PREFIX: &str = "WATERSHED";
+const CONFIG_FILE: &str = "watershed.toml";
+
+/// A project, read and parsed.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// The project's folder.
+    pub folder: PathBuf,
+    /// Its settings, environment included.
+    pub config: Config,
+    /// Its definitions, by file name and then by place in the file.
+    pub statements: Vec<Statement>,
+}
+
+impl Project {
+    /// Reads a project folder.
+    ///
+    /// # Errors
+    /// `Unreadable`, `Configuration` or `Definition`, with the file.
+    pub fn read(folder: &Path) -> Result<Project> {
+        let config = read_config(folder)?;
+        let mut statements = Vec::new();
+        for path in definition_files(folder)? {
+            let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+            let parsed = parse_definitions(&text);
+            statements.extend(parsed.map_err(|source| Error::Definition { path: path.clone(), source })?);
+        }
+        if statements.is_empty() {
+            return Err(Error::Project {
+                reason: format!(
+                    "there are no definitions in \"{}\"; write CREATE SOURCE and CREATE MATERIALIZED VIEW statements \
+                     into a file that ends in .sql",
+                    folder.display()
+                ),
+            });
+        }
+        Ok(Project { folder: folder.to_owned(), config, statements })
+    }
+
+    /// Where everything is stored: `config.data`, relative to the project.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join(&self.config.data)
+    }
+
+    /// Compiles all views without opening anything.
+    pub async fn check(&self) -> Result<Vec<ViewPlan>> {
+        check_definitions(self.statements.clone()).await
+    }
+}
+
+fn read_config(folder: &Path) -> Result<Config> {
+    let path = folder.join(CONFIG_FILE);
+    if !path.is_file() {
+        return Err(Error::Project {
+            reason: format!(
+                "\"{}\" is no project: it has no {CONFIG_FILE}; create one (it may be empty) beside your *.sql files",
+                folder.display()
+            ),
+        });
+    }
+    let wrong = |error: config::ConfigError| Error::Configuration { reason: error.to_string() };
+    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+    let environment =
+        Environment::with_prefix(ENVIRONMENT_PREFIX).prefix_separator("__").separator("__").try_parsing(true);
+    let sources = config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).add_source(environment);
+    sources.build().and_then(config::Config::try_deserialize).map_err(wrong)
+}
+
+fn definition_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| unreadable(folder, &error))?.path();
+        if path.extension().is_some_and(|extension| extension == "sql") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::Unreadable { path: path.to_owned(), reason: error.to_string() }
+}
