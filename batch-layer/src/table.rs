@@ -172,24 +172,19 @@ impl StoredTable {
         Ok(self.known())
     }
 
-    /// Makes `commit` the version after `base`.
+    /// Makes `commit` the version after `base`. Takes `base` so that nobody holds the state that it moves on.
     ///
     /// # Errors
     /// `Retryable` when the store refuses and it is unknown whether the commit happened: repeat the call.
-    pub(crate) async fn commit(&self, base: &TableSnapshot, commit: &TableCommit) -> Result<CommitOutcome> {
+    pub(crate) async fn commit(&self, base: Arc<TableSnapshot>, commit: &TableCommit) -> Result<CommitOutcome> {
         let _access = self.log_access.lock().await;
         let version = base.version + 1;
-        let data = self.commit_data(base, commit);
+        let data = self.commit_data(&base, commit);
+        drop(base);
         let bytes = data.get_bytes().map_err(|error| self.delta_error("write a commit of", error.into()))?;
         match self.log.write_commit_entry(version, CommitOrBytes::LogBytes(bytes), commit.token).await {
-            Ok(()) if self.known().version == base.version => {
-                self.apply(version, data.actions)?;
-                Ok(CommitOutcome::Committed(self.known()))
-            }
-            Ok(()) => {
-                self.follow_log().await?;
-                Ok(CommitOutcome::Committed(self.known()))
-            }
+            Ok(()) if self.latest.borrow().version + 1 == version => self.apply(version, &data.actions)?,
+            Ok(()) => self.follow_log().await?,
             Err(error) => {
                 // The response may be what was lost, not the commit.
                 let winner = match (self.read_commit(version).await, error) {
@@ -198,12 +193,12 @@ impl StoredTable {
                     (_, error) => return Err(self.delta_error("commit to", error.into())),
                 };
                 self.follow_log().await?;
-                match commit_token(&winner) {
-                    Some(token) if token == commit.token.to_string() => Ok(CommitOutcome::Committed(self.known())),
-                    _ => Ok(CommitOutcome::Conflict(self.known())),
+                if commit_token(&winner) != Some(commit.token.to_string().as_str()) {
+                    return Ok(CommitOutcome::Conflict(self.known()));
                 }
             }
         }
+        Ok(CommitOutcome::Committed(self.known()))
     }
 
     /// Writes a checkpoint of the latest known version if enough commits came since the last one, and deletes old
@@ -263,7 +258,7 @@ impl StoredTable {
             return self.load_base(Some(version)).await;
         }
         match self.read_commit(0).await? {
-            Some(actions) => self.apply(0, actions)?,
+            Some(actions) => self.apply(0, &actions)?,
             None if self.log.is_delta_table_location().await.map_err(|error| self.delta_error("open", error))? => {
                 return self.load_base(None).await;
             }
@@ -322,8 +317,8 @@ impl StoredTable {
         let bytes = data.get_bytes().map_err(|error| self.delta_error("create", error.into()))?;
         let created = self.log.write_commit_entry(0, CommitOrBytes::LogBytes(bytes), Uuid::new_v4()).await;
         match (created, self.read_commit(0).await?) {
-            (Err(TransactionError::VersionAlreadyExists(_)) | Ok(()), Some(actions)) => self.apply(0, actions),
-            (Err(_), Some(actions)) => self.apply(0, actions),
+            // Whoever created it, and whether or not the response was lost, it is there.
+            (_, Some(actions)) => self.apply(0, &actions),
             (Err(error), None) => Err(self.delta_error("create", error.into())),
             (Ok(()), None) => Err(self.corrupt("its first commit cannot be read back".to_owned())),
         }
@@ -337,7 +332,7 @@ impl StoredTable {
             let commits = try_join_all((first..first + window).map(|version| self.read_commit(version))).await?;
             for (version, commit) in (first..).zip(commits) {
                 let Some(actions) = commit else { return Ok(()) };
-                self.apply(version, actions)?;
+                self.apply(version, &actions)?;
             }
             window = (window * 2).min(READ_AHEAD_MAX);
         }
@@ -352,10 +347,10 @@ impl StoredTable {
         actions.map(Some).map_err(|error| self.corrupt(format!("commit {version} cannot be understood: {error}")))
     }
 
-    fn apply(&self, version: u64, actions: Vec<Action>) -> Result<()> {
+    fn apply(&self, version: u64, actions: &[Action]) -> Result<()> {
         let mut added = Vec::new();
         let mut removed = Vec::new();
-        for action in &actions {
+        for action in actions {
             match action {
                 Action::Protocol(protocol) => self.check_protocol(protocol)?,
                 Action::Metadata(metadata) => self.check_metadata(metadata)?,
@@ -372,7 +367,7 @@ impl StoredTable {
                 latest.files.remove(name);
             }
             latest.files.extend(added);
-            latest.take_transactions(&actions);
+            latest.take_transactions(actions);
         });
         Ok(())
     }

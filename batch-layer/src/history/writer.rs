@@ -79,7 +79,7 @@ impl HistoryWriter {
                 Some(commit) => commit,
                 None => commit.insert(self.store_files(append, &base).await?),
             };
-            match table.commit(&base, commit).await? {
+            match table.commit(base, commit).await? {
                 CommitOutcome::Committed(snapshot) => {
                     let version = HistoryVersion(snapshot.version);
                     let bytes = commit.adds.iter().map(|file| file.bytes).sum();
@@ -88,7 +88,7 @@ impl HistoryWriter {
                 CommitOutcome::Conflict(latest) => base = latest,
             }
         }
-        Err(self.conflict(append, &position(&base, self.history.partitions)))
+        Err(self.conflict(append, self.history.known().end()))
     }
 
     async fn store_files(&self, append: &Append, base: &TableSnapshot) -> Result<TableCommit> {
