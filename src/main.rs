@@ -44,7 +44,9 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Batch(args) => cli::batch::execute(args).await,
         Command::Views(args) => cli::views::execute_views(args).await,
         Command::Sources(args) => cli::views::execute_sources(args).await,
-        Command::Run(_) | Command::Check(_) | Command::Demo(_) => {
+        Command::Run(args) => cli::run::execute(args).await,
+        Command::Check(args) => cli::check::execute(args).await,
+        Command::Demo(_) => {
             anyhow::bail!("this build holds only the client half of the command")
         }
     }

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use datafusion::catalog::MemoryCatalogProviderList;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+};
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
@@ -199,16 +201,19 @@ impl QueryEngine {
 
     /// A session whose catalog holds `views` and nothing else.
     fn session_over(&self, views: &[(&SourceSnapshot, &ViewSnapshot)]) -> Result<SessionContext> {
-        let state = SessionStateBuilder::new_from_existing(self.session.clone())
-            .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
-            .build();
-        let context = SessionContext::new_with_state(state);
+        let tables = MemorySchemaProvider::new();
         for (_, view) in views {
             let plan = view.plan.query(view.parts()).map_err(failed)?;
             let table = ViewTable::new(plan, Some(view.plan.sql.clone()));
-            context.register_table(TableReference::bare(view.plan.name.as_str()), Arc::new(table)).map_err(failed)?;
+            tables.register_table(view.plan.name.clone(), Arc::new(table)).map_err(failed)?;
         }
-        Ok(context)
+        let names = &self.session.config_options().catalog;
+        let catalog = MemoryCatalogProvider::new();
+        catalog.register_schema(&names.default_schema, Arc::new(tables)).map_err(failed)?;
+        let catalogs = MemoryCatalogProviderList::new();
+        catalogs.register_catalog(names.default_catalog.clone(), Arc::new(catalog));
+        let state = SessionStateBuilder::new_from_existing(self.session.clone()).with_catalog_list(Arc::new(catalogs));
+        Ok(SessionContext::new_with_state(state.build()))
     }
 }
 

@@ -1,8 +1,10 @@
 //! The command line: what can be typed, and one file for each subcommand.
 
 pub(crate) mod batch;
+pub(crate) mod check;
 pub(crate) mod ingest;
 pub(crate) mod output;
+pub(crate) mod run;
 pub(crate) mod sql;
 mod state_dir;
 mod table;
@@ -17,18 +19,19 @@ use crate::client::Client;
 
 const EXAMPLES: &str = "\
 A first hour with Watershed:
-  watershed demo                                   see it work on a year of real flights
-  watershed check my-project                       are my definitions right, and what do they compile to?
-  watershed run my-project                         start the platform; leave it running
-  watershed ingest edits edits.ndjson.gz           in another terminal: send events
-  watershed sql 'SELECT * FROM edits_by_channel'   ask; the answer covers every event acknowledged so far
-  watershed batch run edits_by_channel             recompute the view from all of history; answers stay the same
+  watershed demo                            see it work on a year of real flights
+  watershed check my-project                are the definitions right?
+  watershed run my-project                  start the platform; leave it running
+  watershed ingest edits edits.ndjson.gz    in another terminal: send events
+  watershed sql 'SELECT * FROM my_view'     ask: every accepted event counts
+  watershed batch run my_view               recompute it; answers stay the same
 
-A project is a folder with a watershed.toml (it may be empty) and *.sql files with CREATE SOURCE and
-CREATE MATERIALIZED VIEW statements.
+A project is a folder with a watershed.toml (it may be empty) and *.sql files with CREATE SOURCE and CREATE \
+MATERIALIZED VIEW statements.
 
-The client commands (sql, ingest, batch, views, sources) talk to the platform at --url or WATERSHED_URL.
-Results go to standard output, everything else to standard error.
+The client commands (sql, ingest, batch, views, sources) talk to the platform at --url or WATERSHED_URL. Results go \
+to standard output, everything else to standard error.
+
 Exit codes: 0 success, 1 failure, 2 a command line that makes no sense, 130 stopped by Ctrl-C.";
 
 /// One SQL view over events, always current and exact: batch and realtime in one answer
@@ -85,8 +88,8 @@ pub(crate) struct RunArgs {
 Example:
   watershed check my-project && echo fine
 
-The three plans of a view: partial (events to states; run by the batch layer over files and by the speed layer
-over arriving events), merge (states to states), finish (states to rows; run when you ask).")]
+The three plans of a view: partial (events to states; run by the batch layer over files and by the speed layer over \
+arriving events), merge (states to states), finish (states to rows; run when you ask).")]
 pub(crate) struct CheckArgs {
     /// Folder with watershed.toml and *.sql files
     pub(crate) project_dir: PathBuf,

@@ -47,11 +47,6 @@ impl LiveView {
         self.failure = Some(failure);
     }
 
-    /// Whether the segments may still end at `cut` for the sake of a batch run.
-    pub(super) fn pins(&self, cut: &Position) -> bool {
-        self.pins.contains(cut)
-    }
-
     pub(super) fn unpin(&mut self, boundary: &Position) {
         if let Some(index) = self.pins.iter().position(|pin| pin == boundary) {
             self.pins.swap_remove(index);

@@ -18,6 +18,7 @@
 //! micro-batch.
 
 mod compile;
+mod explain;
 mod finished;
 mod program;
 mod rows;
@@ -26,6 +27,7 @@ mod stages;
 mod stored;
 
 pub use compile::compile;
+pub use explain::ExplainedPlans;
 pub use finished::StateParts;
 pub use program::PartialProgram;
 pub use rows::{MemoryRows, RowScan, RowSource};
