@@ -1,1 +1,15 @@
-//! Part of Watershed.
+//! Answers queries: merges the batch and the realtime part of each view, and speaks HTTP.
+//!
+//! Serving reads published snapshots and never writes a view; what changes anything goes through [`Backend`].
+
+mod answer;
+pub mod api;
+mod backend;
+mod encode;
+mod error;
+mod query;
+
+pub use answer::{Answer, AsOf, SourceAsOf, ViewAsOf};
+pub use backend::*;
+pub use error::{Error, Result};
+pub use query::{QueryEngine, query_runtime};

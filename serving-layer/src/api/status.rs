@@ -1,0 +1,150 @@
+//! What the platform tells about itself: sources, views, batch runs, health and metrics. And the one thing that can be
+//! asked of a view besides its rows: a batch run.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use watershed_shared::error::Error as SharedError;
+
+use super::problem::{BATCH_RUN_FAILED, INTERNAL_ERROR, NOT_READY, Problem};
+use super::{Api, body};
+use crate::backend::{BatchRun, BatchRunKind, BatchRunState, SourceStatus, ViewStatus};
+
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const BATCH_RUN_EXAMPLE: &str = "{\"kind\": \"full\"}";
+
+/// Method, path and purpose of every endpoint.
+pub(super) const ENDPOINTS: [(&str, &str, &str); 10] = [
+    ("POST", "/v1/sources/{source}/events", "accepts events as NDJSON, JSON, CSV or an Arrow stream"),
+    ("POST", "/v1/sql", "answers a SELECT over the views as JSON, CSV or an Arrow stream"),
+    ("GET", "/v1/sources", "sources, with the positions of log, views and history"),
+    ("GET", "/v1/views", "views, with their definitions, sizes and last audits"),
+    ("GET", "/v1/views/{view}", "one view"),
+    ("POST", "/v1/views/{view}/batch-runs", "starts a batch run; ?wait=true answers after its end"),
+    ("GET", "/v1/batch-runs", "batch runs since the start, newest first; ?view= only of one view"),
+    ("GET", "/healthz", "whether the process lives"),
+    ("GET", "/readyz", "whether every view can be asked, and what is missing"),
+    ("GET", "/metrics", "metrics in the OpenMetrics text format"),
+];
+
+/// `GET /`: the endpoints.
+pub(super) async fn index() -> Response {
+    let endpoints =
+        ENDPOINTS.map(|(method, path, purpose)| json!({"method": method, "path": path, "purpose": purpose}));
+    Json(json!({"name": "watershed", "version": env!("CARGO_PKG_VERSION"), "endpoints": endpoints})).into_response()
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Sources {
+    sources: Vec<SourceStatus>,
+}
+
+/// `GET /v1/sources`.
+pub(super) async fn sources(State(api): State<Arc<Api>>) -> Json<Sources> {
+    Json(Sources { sources: api.backend.sources() })
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Views {
+    views: Vec<ViewStatus>,
+}
+
+/// `GET /v1/views`.
+pub(super) async fn views(State(api): State<Arc<Api>>) -> Json<Views> {
+    Json(Views { views: api.backend.views() })
+}
+
+/// `GET /v1/views/{view}`.
+pub(super) async fn view(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<ViewStatus>, Problem> {
+    let mut views = api.backend.views();
+    match views.iter().position(|view| view.name == name) {
+        Some(index) => Ok(Json(views.swap_remove(index))),
+        None => {
+            let known = views.into_iter().map(|view| view.name).collect();
+            Err(SharedError::NotFound { what: "view", name, known }.into())
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StartOptions {
+    #[serde(default)]
+    wait: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StartRequest {
+    kind: BatchRunKind,
+}
+
+/// `POST /v1/views/{view}/batch-runs`: 202 while the run goes on, 200 after it succeeded, 500 after it failed.
+pub(super) async fn start_batch_run(
+    State(api): State<Arc<Api>>,
+    Path(view): Path<String>,
+    Query(StartOptions { wait }): Query<StartOptions>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let StartRequest { kind } = body::read_json(request, &api.options, BATCH_RUN_EXAMPLE).await?;
+    let run = api.backend.start_batch_run(&view, kind, wait).await?;
+    match run.state {
+        BatchRunState::Running => Ok((StatusCode::ACCEPTED, Json(run)).into_response()),
+        BatchRunState::Succeeded => Ok(Json(run).into_response()),
+        BatchRunState::Failed => {
+            let reason = run.error.as_deref().unwrap_or("no reason was recorded");
+            let detail =
+                format!("batch run {} of view \"{}\" failed: {reason}; the view is unchanged", run.id, run.view);
+            Err(Problem::new(BATCH_RUN_FAILED, detail).with_fields_of(&json!({"batch_run": run})))
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunFilter {
+    view: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct BatchRuns {
+    batch_runs: Vec<BatchRun>,
+}
+
+/// `GET /v1/batch-runs`.
+pub(super) async fn batch_runs(State(api): State<Arc<Api>>, Query(filter): Query<RunFilter>) -> Json<BatchRuns> {
+    let mut batch_runs = api.backend.batch_runs();
+    if let Some(view) = filter.view {
+        batch_runs.retain(|run| run.view == view);
+    }
+    Json(BatchRuns { batch_runs })
+}
+
+/// `GET /healthz`: the process lives and answers requests.
+pub(super) async fn healthz() -> Response {
+    Json(json!({"status": "ok"})).into_response()
+}
+
+/// `GET /readyz`: 503 until every view can be asked. What needs attention is told in both cases.
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+    let readiness = api.backend.readiness();
+    if readiness.ready {
+        return Ok(Json(readiness).into_response());
+    }
+    let problem = Problem::new(NOT_READY, readiness.detail.join("; "));
+    Err(problem.with("ready", false).with("reasons", readiness.detail))
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+    let text = api.backend.metrics().encode();
+    let text = text.map_err(|error| Problem::new(INTERNAL_ERROR, format!("the metrics cannot be written: {error}")))?;
+    Ok(([(CONTENT_TYPE, METRICS_TYPE)], text).into_response())
+}
