@@ -29,6 +29,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long an unused connection is kept: shorter than servers do, so that a request seldom meets a closing one.
 const IDLE_CONNECTION: Duration = Duration::from_secs(3);
+/// How long the acknowledgement of events may take before it counts as lost: hundreds of times what it should.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a listing may take.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a person waits for a busy platform before being told.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -145,7 +149,7 @@ impl Client {
         retry: Retry<'_>,
     ) -> Result<Ingested> {
         let url = self.endpoint(&["v1", "sources", source, "events"])?;
-        let request = self.http.post(url).header(CONTENT_TYPE, content_type).body(body);
+        let request = self.http.post(url).timeout(EVENTS_TIMEOUT).header(CONTENT_TYPE, content_type).body(body);
         match self.fetch(request, retry).await {
             Err(ClientError::Refused(problem)) if problem.status == StatusCode::UNPROCESSABLE_ENTITY.as_u16() => {
                 serde_json::from_slice(&problem.body).map_err(|_| ClientError::Refused(problem).into())
@@ -200,7 +204,7 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> Result<T> {
-        let mut request = self.http.get(self.endpoint(path)?);
+        let mut request = self.http.get(self.endpoint(path)?).timeout(LISTING_TIMEOUT);
         if !query.is_empty() {
             request = request.query(query);
         }

@@ -9,7 +9,7 @@ use indicatif::{HumanCount, ProgressBar};
 use serde_json::value::RawValue;
 
 use super::table::{Align, Table, printable};
-use super::views::{bracketed, count};
+use super::views::{bracketed, count, counted};
 use super::{ListFormat, ServerArgs, output};
 use crate::client::answer::{Audit, BatchRun};
 
@@ -29,8 +29,8 @@ pub(crate) struct BatchArgs {
 enum BatchCommand {
     /// Recompute a view's batch part from history; answers stay the same before, during and after
     #[command(after_help = "\
-The run covers every event accepted before it starts. When it ends, the view's realtime part below the run's boundary
-is dropped, after a check that both say the same: the audit. Ends with exit code 1 when the run failed or the audit
+The run covers every event accepted before it starts. When it ends, the view's realtime part below the run's boundary \
+is dropped, after a check that both say the same: the audit. Ends with exit code 1 when the run failed or the audit \
 found drift. Ctrl-C stops waiting, not the run.")]
     Run(RunArgs),
     /// List batch runs, newest first
@@ -115,7 +115,7 @@ fn spinner(waiting: bool, view: &str) -> ProgressBar {
 
 fn table(runs: &[BatchRun]) -> String {
     let left = ["run", "view", "kind", "state", "trigger", "started"].map(|title| (title, Align::Left));
-    let right = ["took", "batch version", "events", "groups"].map(|title| (title, Align::Right));
+    let right = ["took", "version", "events"].map(|title| (title, Align::Right));
     let mut table = Table::new(left.into_iter().chain(right).chain([("outcome", Align::Left)]));
     for run in runs {
         table.push([
@@ -128,7 +128,6 @@ fn table(runs: &[BatchRun]) -> String {
             seconds(run).map(|seconds| format!("{seconds:.1} s")).unwrap_or_default(),
             count(run.batch_version),
             count(run.events),
-            count(run.groups),
             outcome(run),
         ]);
     }
@@ -141,21 +140,15 @@ fn summary(run: &BatchRun) -> String {
     match run.state.as_str() {
         "succeeded" => {
             let version = run.batch_version.map(|version| format!("batch version {version}, ")).unwrap_or_default();
-            let events = counted(run.events, "event");
-            let groups = counted(run.groups, "group");
-            let files = counted(run.files, "file");
+            let counts = [(run.events, "event"), (run.groups, "group"), (run.files, "file")];
+            let counts: String =
+                counts.iter().filter_map(|(count, noun)| Some(format!("{}, ", counted((*count)?, noun)))).collect();
             let boundary = format!("boundary {}", bracketed(&run.boundary));
-            format!("{name} succeeded{took}: {version}{events}{groups}{files}{boundary}; {}", outcome(run))
+            format!("{name} succeeded{took}: {version}{counts}{boundary}; {}", outcome(run))
         }
         "failed" => format!("{name} failed{took}: {}", outcome(run)),
         state => format!("{name} is {state}; `watershed batch list --view {}` shows its end", run.view),
     }
-}
-
-/// `39,244 events, `, or nothing when it is not known.
-fn counted(count: Option<u64>, noun: &str) -> String {
-    let plural = if count == Some(1) { "" } else { "s" };
-    count.map(|count| format!("{} {noun}{plural}, ", HumanCount(count))).unwrap_or_default()
 }
 
 fn outcome(run: &BatchRun) -> String {

@@ -31,6 +31,7 @@ use self::input::{Format, Input};
 use self::job::{Job, Sent, Totals};
 use self::ledger::Ledger;
 use super::state_dir::state_dir;
+use super::views::counted;
 use super::{ServerArgs, output};
 use crate::client::answer::Source;
 
@@ -45,18 +46,20 @@ Examples:
   watershed ingest edits history/*.parquet today.csv
   tail -f events.ndjson | watershed ingest edits -
 
-Files may be compressed with gzip or zstd. CSV needs a header line. Rows are sent in the order of the files and of the
-rows in them; the platform acknowledges them when they are durable. The last line printed says how many were accepted,
-and a position: `watershed sql --position POSITION` answers when the views hold all of them.
+Files may be compressed with gzip or zstd. CSV needs a header line. Rows are sent in the order of the files and of the \
+rows in them; the platform acknowledges them when they are durable. The last line printed says how many were \
+accepted, and a position: `watershed sql --position POSITION` answers when the views hold all of them.
 
-Rejected rows are reported with file and row number (rows count from 1, without CSV's header and blank lines); their
+Rejected rows are reported with file and row number; rows count from 1, without CSV's header and blank lines. Their \
 neighbours are accepted. The exit code is then 1, unless --allow-rejected.
 
-Going on after an interruption: after each acknowledged request the place in the file is saved, and the same command
-goes on there. A file that was sent completely is skipped; one that has grown since is sent from its old end; one whose
-sent part has changed is refused. --again sends a file from its beginning all the same. Ctrl-C waits for the request in
-flight. Only when that request's answer is lost (the platform or this command was killed at that moment) may its rows
-arrive twice when you go on: at most --batch-rows of them. Standard input cannot be gone on with.")]
+Going on after an interruption: after each acknowledged request the place in the file is saved, and the same command \
+goes on there. A file that was sent completely is skipped; one that has grown since is sent from its old end; one \
+whose sent part has changed is refused. --again sends a file from its beginning all the same. Standard input cannot \
+be gone on with.
+
+Ctrl-C waits for the request in flight; a second one does not. Only when that request's answer is lost (the platform \
+or this command was killed at that moment) may its rows arrive twice when you go on: at most --batch-rows of them.")]
 pub(crate) struct IngestArgs {
     /// Name of the source
     source: String,
@@ -119,7 +122,7 @@ pub(crate) async fn execute(args: IngestArgs) -> Result<ExitCode> {
     output::print(format!("{}\n", summary(&job, job.display.elapsed())).as_bytes())?;
     let rejected = job.totals.rejected;
     if rejected > job.totals.rejected_shown {
-        output::notice(&format!("rejected: {} more rows", HumanCount(rejected - job.totals.rejected_shown)));
+        output::notice(&format!("rejected: {} more", counted(rejected - job.totals.rejected_shown, "row")));
     }
     Ok(if rejected > 0 && !allow_rejected { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -127,8 +130,8 @@ pub(crate) async fn execute(args: IngestArgs) -> Result<ExitCode> {
 /// `ingested 39,244 events (0 rejected) into "wikiticker" in 1.2 s, position wikiticker=39244`.
 fn summary(job: &Job, took: Duration) -> String {
     format!(
-        "ingested {} events ({} rejected) into \"{}\" in {:.1} s, position {}",
-        HumanCount(job.totals.accepted),
+        "ingested {} ({} rejected) into \"{}\" in {:.1} s, position {}",
+        counted(job.totals.accepted, "event"),
         HumanCount(job.totals.rejected),
         job.args.source,
         took.as_secs_f64(),

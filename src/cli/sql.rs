@@ -22,20 +22,21 @@ use crate::client::Client;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  watershed sql 'SELECT * FROM edits_by_channel ORDER BY edits DESC LIMIT 10'
-  watershed sql --format csv 'SELECT * FROM edits_by_channel' > edits.csv
+  watershed sql 'SELECT * FROM my_view ORDER BY edits DESC LIMIT 10'
+  watershed sql --format csv 'SELECT * FROM my_view' > edits.csv
   watershed sql --format jsonl < questions.sql | jq .edits
-  watershed sql                                        a prompt; \\help there says more
+  watershed sql                  a prompt with history; \\help there says more
 
 Read your own writes: `ingest` ends with a position, and an answer for that position covers everything sent:
-  watershed sql --position edits=39244 'SELECT count(*) FROM edits_by_channel'
+  watershed sql --position edits=39244 'SELECT count(*) FROM my_view'
 
 Formats:
   table   for people; what a terminal gets unless you say otherwise
-  csv     a header line, then rows as they arrive; what a pipe or file gets unless you say otherwise
+  csv     a header line, then rows as they arrive; what pipes and files get
   json    one array of objects, a row in each line
   jsonl   an object in each line, without the array
-Numbers in json and jsonl are written exactly as the platform computed them; decimals and times are strings. When two
+
+Numbers in json and jsonl are written exactly as the platform computed them; decimals and times are strings. When two \
 columns have one name, the later ones get _1, _2 and so on, because an object cannot hold both.")]
 pub(crate) struct SqlArgs {
     /// One or more statements separated by `;`; without it, they are read from standard input or typed at a prompt

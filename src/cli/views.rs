@@ -21,8 +21,9 @@ Examples:
   watershed views edits_by_channel
   watershed views --format json | jq '.[].batch_version'
 
-A view's answer is its batch part below the boundary merged with its realtime part from there on. A view that is
-\"building\" is being computed from history; until it is active, its former definition answers.")]
+A view's answer is its batch part below the boundary merged with its realtime part from there on. A view in state \
+\"building\" is being computed from existing history and cannot be asked yet; a changed definition is built behind the \
+one that answers.")]
 pub(crate) struct ViewsArgs {
     /// Show only this view, with its definition and columns
     view: Option<String>,
@@ -98,6 +99,11 @@ pub(super) fn count(count: Option<u64>) -> String {
     count.map(|count| HumanCount(count).to_string()).unwrap_or_default()
 }
 
+/// A count with its noun: `39,244 events`, `1 file`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
 /// Offsets of all partitions: `[12,40]`.
 pub(super) fn bracketed(offsets: &[u64]) -> String {
     let offsets: Vec<String> = offsets.iter().map(u64::to_string).collect();
@@ -110,8 +116,8 @@ fn raw_array(values: Vec<Box<RawValue>>) -> String {
 
 fn view_table(views: &[View]) -> String {
     let left = ["view", "source", "state"].map(|title| (title, Align::Left));
-    let right = ["batch version", "batch rows", "realtime rows", "segments"].map(|title| (title, Align::Right));
-    let last = ["boundary", "next run", "last audit"].map(|title| (title, Align::Left));
+    let right = ["version", "batch rows", "realtime rows"].map(|title| (title, Align::Right));
+    let last = ["boundary", "audit"].map(|title| (title, Align::Left));
     let mut table = Table::new(left.into_iter().chain(right).chain(last));
     for view in views {
         table.push([
@@ -121,17 +127,15 @@ fn view_table(views: &[View]) -> String {
             count(view.batch_version),
             count(Some(view.batch.rows)),
             count(Some(view.realtime.rows)),
-            count(Some(view.realtime.segments)),
             bracketed(&view.boundary),
-            view.next_run.clone().unwrap_or_default(),
-            view.last_audit.as_ref().map(describe_audit).unwrap_or_default(),
+            view.last_audit.as_ref().map(|audit| audit.outcome.clone()).unwrap_or_default(),
         ]);
     }
     table.to_string()
 }
 
 fn source_table(sources: &[Source]) -> String {
-    let right = ["partitions", "events", "not yet in views", "not yet in history"];
+    let right = ["partitions", "events", "views lack", "history lacks"];
     let right = right.map(|title| (title, Align::Right));
     let last = ["watermark", "position"].map(|title| (title, Align::Left));
     let mut table = Table::new([("source", Align::Left)].into_iter().chain(right).chain(last));
@@ -153,17 +157,21 @@ fn view_details(view: &View) -> String {
     let (batch, realtime) = (&view.batch, &view.realtime);
     let facts = [
         ("view", format!("{} ({})", view.name, view.state)),
+        ("building", view.building.clone().map_or("nothing".to_owned(), |id| format!("changed definition {id}"))),
         ("source", view.source.clone()),
         ("batch version", view.batch_version.map_or("none yet".to_owned(), |version| version.to_string())),
         ("boundary", bracketed(&view.boundary)),
-        ("batch", format!("{} rows, {} files, {}", HumanCount(batch.rows), batch.files, HumanBytes(batch.bytes))),
+        (
+            "batch",
+            format!("{} in {}, {}", counted(batch.rows, "row"), counted(batch.files, "file"), HumanBytes(batch.bytes)),
+        ),
         (
             "realtime",
             format!(
-                "{} rows, {} runs in {} segments, {}",
-                HumanCount(realtime.rows),
-                realtime.runs,
-                realtime.segments,
+                "{} in {} of {}, {}",
+                counted(realtime.rows, "row"),
+                counted(realtime.runs, "run"),
+                counted(realtime.segments, "segment"),
                 HumanBytes(realtime.bytes)
             ),
         ),
@@ -241,7 +249,7 @@ mod tests {
     fn view_shows_drift_in_the_table_and_in_its_details() {
         let view: View = serde_json::from_str(VIEW).unwrap();
         let details = view_details(&view);
-        assert!(details.contains("realtime        7 rows, 3 runs in 2 segments, 100 B"), "{details}");
+        assert!(details.contains("realtime        7 rows in 3 runs of 2 segments, 100 B"), "{details}");
         assert!(details.contains("last audit      drift (2 of 51 groups differ): sum"), "{details}");
         assert!(details.contains("| edits  | BIGINT |"), "{details}");
         assert!(view_table(&[view]).contains("| [10,40]  |"));

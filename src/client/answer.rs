@@ -87,6 +87,8 @@ pub(crate) struct View {
     pub(crate) sql: String,
     #[serde(default)]
     pub(crate) state: String,
+    /// A changed definition that is being built behind this one.
+    pub(crate) building: Option<String>,
     #[serde(default)]
     pub(crate) columns: Vec<Column>,
     pub(crate) batch_version: Option<u64>,

@@ -4,7 +4,7 @@
 //! looked, and the next call must show the same start with more text behind it: no byte is looked at twice.
 
 use anyhow::{Result, bail};
-use memchr::{memchr, memchr2, memchr3};
+use memchr::{memchr, memchr2};
 
 use super::text::TextFormat;
 
@@ -100,8 +100,8 @@ impl LineScanner {
     }
 }
 
-/// Rows end at line ends outside quoted values. Follows the state machine of csv-core, with which the platform reads
-/// CSV: a quote opens only at the start of a value, `""` within quotes is a quote, CR and LF each end a record.
+/// Rows end at line feeds outside quoted values, as the platform reads CSV: a quote opens only at the start of a value,
+/// and `""` within quotes is a quote.
 #[derive(Debug, Default)]
 pub(super) struct CsvScanner {
     looked_at: usize,
@@ -111,6 +111,7 @@ pub(super) struct CsvScanner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum CsvPlace {
     #[default]
+    RecordStart,
     ValueStart,
     Unquoted,
     Quoted,
@@ -129,12 +130,14 @@ impl CsvScanner {
                     }
                     None => self.looked_at = text.len(),
                 },
-                (_, b'\n' | b'\r') => {
+                (_, b'\n') => {
                     let end = self.looked_at;
                     *self = CsvScanner::default();
                     return Row::Found { end, next: end + 1 };
                 }
-                (CsvPlace::ValueStart | CsvPlace::QuoteInQuoted, b'"') => {
+                // Carriage returns before a record are blank lines of another convention.
+                (CsvPlace::RecordStart, b'\r') => self.looked_at += 1,
+                (CsvPlace::RecordStart | CsvPlace::ValueStart | CsvPlace::QuoteInQuoted, b'"') => {
                     self.looked_at += 1;
                     self.place = CsvPlace::Quoted;
                 }
@@ -143,7 +146,7 @@ impl CsvScanner {
                     self.place = CsvPlace::ValueStart;
                 }
                 _ => {
-                    self.looked_at += memchr3(b',', b'\n', b'\r', rest).unwrap_or(rest.len());
+                    self.looked_at += memchr2(b',', b'\n', rest).unwrap_or(rest.len());
                     self.place = CsvPlace::Unquoted;
                 }
             }
