@@ -1,0 +1,231 @@
+//! `CREATE SOURCE [IF NOT EXISTS] name (column TYPE [NOT NULL], ..., WATERMARK FOR column AS column - INTERVAL '...')
+//! [WITH (connector = 'http', partitions = 4, partition_by = 'column')]`.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Ident, Spanned};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token};
+
+use super::interval::{day_time_micros, interval_literal};
+use super::options::WithOptions;
+use super::text::{StatementText, refuse, shorten, take_identifier, take_word};
+use super::types::{arrow_type, sql_type_name};
+use super::{expect_end, parse_name};
+use crate::error::Result;
+use crate::event::timestamp_type;
+use crate::source::{Connector, SourceDefinition, WatermarkDefinition};
+
+const PARTITIONS_MAX: u32 = 1024;
+const WATERMARK_HINT: &str = "write WATERMARK FOR column AS column - INTERVAL '10 minutes', or AS column for no delay";
+
+/// A statement up to and including the words CREATE SOURCE has been read; the rest of it follows.
+pub(super) fn parse_source(statement: &StatementText, parser: &mut Parser<'_>) -> Result<SourceDefinition> {
+    let name = parse_name(statement, parser, "source")?;
+    let (fields, watermark) = parse_elements(statement, parser)?;
+    let schema = Arc::new(Schema::new(fields));
+    let options = if parser.parse_keyword(Keyword::WITH) {
+        WithOptions::parse(statement, parser, &["connector", "partitions", "partition_by"])?
+    } else {
+        WithOptions::default()
+    };
+    expect_end(statement, parser)?;
+
+    let mut source = SourceDefinition::new(name.value, &statement.sql, Arc::clone(&schema));
+    source.watermark = watermark.map(|watermark| watermark.check(statement, &schema)).transpose()?;
+    source.connector = connector(&options)?;
+    source.partitions = partitions(&options)?;
+    source.partition_by = partition_by(&options, &schema)?;
+    Ok(source)
+}
+
+/// A WATERMARK clause whose column may be declared after it.
+struct Watermark {
+    column: Ident,
+    expression: Expr,
+}
+
+/// The parenthesized columns and the watermark.
+fn parse_elements(statement: &StatementText, parser: &mut Parser<'_>) -> Result<(Vec<Field>, Option<Watermark>)> {
+    if !parser.consume_token(&Token::LParen) {
+        return Err(statement.expected(parser, "( and the source's columns", None));
+    }
+    let open = parser.get_current_token().span.start;
+    let mut fields: Vec<Field> = Vec::new();
+    let mut watermark: Option<Watermark> = None;
+    loop {
+        let at = statement.place(parser.peek_token_ref().span);
+        if let Some(clause) = parse_watermark(statement, parser)? {
+            if watermark.replace(clause).is_some() {
+                return Err(refuse(at, "the source has two watermarks", "keep one of them"));
+            }
+        } else {
+            let field = parse_column(statement, parser)?;
+            if fields.iter().any(|earlier| earlier.name() == field.name()) {
+                return Err(refuse(
+                    at,
+                    format!("the source has two columns \"{}\"", field.name()),
+                    "rename one of them",
+                ));
+            }
+            fields.push(field);
+        }
+        if parser.consume_token(&Token::RParen) {
+            break;
+        }
+        if !parser.consume_token(&Token::Comma) {
+            let hint = "a column is a name, a type and, if it always has a value, NOT NULL";
+            return Err(statement.expected(parser, ", or )", Some(hint)));
+        }
+    }
+    if fields.is_empty() {
+        return Err(refuse(open, "the source has no columns", "declare at least one, as (time TIMESTAMP NOT NULL)"));
+    }
+    Ok((fields, watermark))
+}
+
+fn parse_column(statement: &StatementText, parser: &mut Parser<'_>) -> Result<Field> {
+    let at = statement.place(parser.peek_token_ref().span);
+    if is_constraint(parser) {
+        let hint = "its events are a log; NOT NULL after a column's type is the only check";
+        return Err(refuse(at, "a source has no keys, checks or other constraints", hint));
+    }
+    let Some(name) = take_identifier(parser) else {
+        return Err(statement.expected(parser, "a column or WATERMARK FOR", None));
+    };
+    check_column_name(at, &name.value)?;
+    let type_at = statement.place(parser.peek_token_ref().span);
+    let sql_type = match parser.parse_data_type() {
+        Ok(sql_type) => sql_type,
+        Err(error) => return Err(statement.syntax_error(parser, error)),
+    };
+    let data_type = arrow_type(&sql_type).map_err(|refusal| {
+        refuse(type_at, format!("column \"{}\": {}", name.value, refusal.reason), refusal.hint.as_str())
+    })?;
+    let nullable = !parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]);
+    if nullable {
+        // Columns are nullable anyway; saying so does no harm.
+        let _ = parser.parse_keyword(Keyword::NULL);
+    }
+    Ok(Field::new(name.value, data_type, nullable))
+}
+
+/// Whether PRIMARY KEY, FOREIGN KEY, UNIQUE (...) or CHECK (...) is next; the first words alone may name a column.
+fn is_constraint(parser: &Parser<'_>) -> bool {
+    let second = &parser.peek_nth_token_ref(1).token;
+    match &parser.peek_token_ref().token {
+        Token::Word(word) if matches!(word.keyword, Keyword::PRIMARY | Keyword::FOREIGN) => {
+            matches!(second, Token::Word(word) if word.keyword == Keyword::KEY)
+        }
+        Token::Word(word) if matches!(word.keyword, Keyword::UNIQUE | Keyword::CHECK) => *second == Token::LParen,
+        _ => false,
+    }
+}
+
+fn check_column_name(at: Location, name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(refuse(at, "a column has an empty name", "name it"));
+    }
+    if name.starts_with('_') {
+        let reason = format!("column \"{}\": names that start with _ are reserved", shorten(name));
+        let hint = "the platform adds _partition, _offset and _ingested_at itself; rename the column";
+        return Err(refuse(at, reason, hint));
+    }
+    Ok(())
+}
+
+/// `WATERMARK FOR ...`, if it is next. A column may be called `watermark`; FOR is never a type.
+fn parse_watermark(statement: &StatementText, parser: &mut Parser<'_>) -> Result<Option<Watermark>> {
+    let for_follows = matches!(&parser.peek_nth_token_ref(1).token, Token::Word(word) if word.keyword == Keyword::FOR);
+    if !for_follows || !take_word(parser, "watermark") {
+        return Ok(None);
+    }
+    parser.advance_token();
+    let Some(column) = take_identifier(parser) else {
+        return Err(statement.expected(parser, "the watermark's column", Some(WATERMARK_HINT)));
+    };
+    if !parser.parse_keyword(Keyword::AS) {
+        return Err(statement.expected(parser, "AS", Some(WATERMARK_HINT)));
+    }
+    let expression = match parser.parse_expr() {
+        Ok(expression) => expression,
+        Err(error) => return Err(statement.syntax_error(parser, error)),
+    };
+    Ok(Some(Watermark { column, expression }))
+}
+
+impl Watermark {
+    fn check(self, statement: &StatementText, schema: &Schema) -> Result<WatermarkDefinition> {
+        let at = statement.place(self.column.span);
+        let column = self.column.value.clone();
+        let field = find_column(schema, &column, at)?;
+        if *field.data_type() != timestamp_type() {
+            let reason = format!("the watermark's column \"{column}\" is {}", sql_type_name(field.data_type()));
+            return Err(refuse(at, reason, "a watermark follows the event time, a TIMESTAMP"));
+        }
+        Ok(WatermarkDefinition { delay_us: self.delay_us(statement)?, column })
+    }
+
+    fn delay_us(&self, statement: &StatementText) -> Result<i64> {
+        let is_column = |expr: &Expr| matches!(expr, Expr::Identifier(name) if name.value == self.column.value);
+        let interval = match &self.expression {
+            expression if is_column(expression) => return Ok(0),
+            Expr::BinaryOp { left, op: BinaryOperator::Minus, right } if is_column(left) => right,
+            other => {
+                let reason = format!("{} is not the watermark's column minus an interval", shorten(&other.to_string()));
+                return Err(refuse(statement.place(other.span()), reason, WATERMARK_HINT));
+            }
+        };
+        // The literal's own span does not say where the word INTERVAL stands.
+        let at = statement.keyword_after(&[Keyword::INTERVAL], statement.place(self.expression.span()));
+        let refused = |reason: String| refuse(at, reason, WATERMARK_HINT);
+        let delay = interval_literal(interval).map_err(refused)?;
+        if delay.months != 0 {
+            let reason = "the watermark's delay has months or years, which are not of one length";
+            return Err(refuse(at, reason, "write it in days or less"));
+        }
+        day_time_micros(delay)
+            .filter(|delay_us| *delay_us >= 0)
+            .ok_or_else(|| refused("the watermark's delay is not a number of microseconds from zero".to_owned()))
+    }
+}
+
+fn find_column<'a>(schema: &'a Schema, name: &str, at: Location) -> Result<&'a Field> {
+    schema.field_with_name(name).map_err(|_| {
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let hint = format!("the columns are {}", shorten(&names.join(", ")));
+        refuse(at, format!("the source has no column \"{}\"", shorten(name)), hint.as_str())
+    })
+}
+
+fn connector(options: &WithOptions) -> Result<Connector> {
+    let Some(option) = options.get("connector") else { return Ok(Connector::Http) };
+    match option.text()?.as_str() {
+        "http" => Ok(Connector::Http),
+        other => {
+            Err(refuse(option.at, format!("there is no connector '{}'", shorten(other)), "the connectors are 'http'"))
+        }
+    }
+}
+
+fn partitions(options: &WithOptions) -> Result<u32> {
+    let Some(option) = options.get("partitions") else { return Ok(1) };
+    let partitions = option.value.parse().ok().filter(|partitions| (1..=PARTITIONS_MAX).contains(partitions));
+    partitions.ok_or_else(|| {
+        let reason = format!("partitions = {} is not a number from 1 to {PARTITIONS_MAX}", shorten(&option.value));
+        refuse(option.at, reason, "partitions let several threads accept and apply events; start with 4")
+    })
+}
+
+fn partition_by(options: &WithOptions, schema: &Schema) -> Result<Option<String>> {
+    let Some(option) = options.get("partition_by") else { return Ok(None) };
+    let name = option.text()?;
+    let field = find_column(schema, &name, option.at)?;
+    if matches!(field.data_type(), DataType::List(_) | DataType::Struct(_)) {
+        let reason = format!("partition_by column \"{name}\" is {}", shorten(&sql_type_name(field.data_type())));
+        return Err(refuse(option.at, reason, "choose a column with one value, not an array or a struct"));
+    }
+    Ok(Some(name))
+}
