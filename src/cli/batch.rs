@@ -162,10 +162,10 @@ fn outcome(run: &BatchRun) -> String {
 
 /// An audit in words: `equal (512 groups compared)`.
 pub(super) fn describe_audit(audit: &Audit) -> String {
-    let compared = HumanCount(audit.groups_compared);
+    let compared = counted(audit.groups_compared, "group");
     let found = match audit.outcome.as_str() {
-        "equal" => format!("equal ({compared} groups compared)"),
-        "drift" => format!("drift ({} of {compared} groups differ)", HumanCount(audit.groups_different)),
+        "equal" => format!("equal ({compared} compared)"),
+        "drift" => format!("drift ({} of {compared} differ)", HumanCount(audit.groups_different)),
         other => other.to_owned(),
     };
     match &audit.detail {

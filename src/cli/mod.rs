@@ -23,7 +23,7 @@ A first hour with Watershed:
   watershed check my-project                are the definitions right?
   watershed run my-project                  start the platform; leave it running
   watershed ingest edits edits.ndjson.gz    in another terminal: send events
-  watershed sql 'SELECT * FROM my_view'     ask: every accepted event counts
+  watershed sql 'SELECT * FROM my_view'     ask: the answer is current and exact
   watershed batch run my_view               recompute it; answers stay the same
 
 A project is a folder with a watershed.toml (it may be empty) and *.sql files with CREATE SOURCE and CREATE \

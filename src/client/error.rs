@@ -43,6 +43,14 @@ impl ClientError {
         if error.is_connect() { ClientError::Unreachable { url, reason } } else { ClientError::Lost { url, reason } }
     }
 
+    /// What went wrong, without advice: for messages that are shown while the request is tried again.
+    pub(crate) fn cause(&self) -> String {
+        match self {
+            ClientError::Unreachable { url, reason } => format!("no connection to {url}: {reason}"),
+            _ => self.to_string(),
+        }
+    }
+
     /// Whether the request certainly changed nothing.
     pub(crate) fn changed_nothing(&self) -> bool {
         match self {

@@ -1,6 +1,7 @@
 //! Sends inputs one after the other, chunk by chunk: read ahead, send, count, remember, and only then send the next.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -168,9 +169,16 @@ impl Job {
 
     /// Sends one chunk, patiently.
     async fn send(&self, chunk: Chunk, name: &str, remembered: bool) -> Result<Ingested> {
-        let rows = format!("rows {} to {}", HumanCount(chunk.first_row + 1), HumanCount(chunk.end.rows));
-        let say_pause = |error: &ClientError, pause: Duration| {
-            self.display.say(&format!("trying again in {:.1} s: {error}", pause.as_secs_f64()));
+        let rows = chunk.first_row..chunk.end.rows;
+        let said = Mutex::new(String::new());
+        let say_pause = |error: &ClientError, _: Duration| {
+            let cause = error.cause();
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            // Once for each cause: an hour of restarts must not fill the screen.
+            if *said != cause {
+                self.display.say(&format!("waiting up to {} s and trying again: {cause}", self.args.retry_for));
+                *said = cause;
+            }
         };
         let retry = Retry {
             patience: Duration::from_secs(self.args.retry_for),
@@ -184,7 +192,7 @@ impl Job {
             answer = self.client.send_events(&self.args.source, chunk.content_type, chunk.body, retry) => answer,
             () = raised(&mut interrupts, 2) => Err(anyhow!("stopped before the answer came")),
         };
-        answer.map_err(|error| unsent(&error, name, &rows, remembered))
+        answer.map_err(|error| unsent(&error, name, rows, remembered))
     }
 
     /// Takes an acknowledgement into the totals and describes rejected rows.
@@ -289,11 +297,16 @@ fn open(input: &Input, format: Option<Format>, limits: Limits, from: Option<Mark
 }
 
 /// Says of a chunk without acknowledgement what is known of it and what to do.
-fn unsent(error: &Error, name: &str, rows: &str, remembered: bool) -> Error {
+fn unsent(error: &Error, name: &str, chunk_rows: Range<u64>, remembered: bool) -> Error {
+    let (first, last) = (HumanCount(chunk_rows.start + 1), HumanCount(chunk_rows.end));
     let unchanged = error.downcast_ref().is_some_and(ClientError::changed_nothing);
     let fate = if unchanged { "none of them was accepted" } else { "whether they were accepted is unknown" };
-    let next = if remembered { "; the same command goes on behind the rows before them" } else { "" };
-    anyhow!("{name}: cannot send {rows}: {error:#}; {fate}; all rows before them are acknowledged{next}")
+    let before = match (chunk_rows.start, remembered) {
+        (0, _) => "",
+        (_, true) => "; all rows before them are acknowledged, and the same command goes on behind those",
+        (_, false) => "; all rows before them are acknowledged",
+    };
+    anyhow!("{name}: cannot send rows {first} to {last}: {error:#}; {fate}{before}")
 }
 
 fn join(joined: &mut Option<PositionToken>, other: PositionToken) {
