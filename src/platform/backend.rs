@@ -50,9 +50,9 @@ impl Backend for Platform {
 
     async fn start_batch_run(&self, view: &str, kind: BatchRunKind, wait: bool) -> serving::Result<BatchRun> {
         let BatchRunKind::Full = kind;
-        let (id, task) = self.spawn_run(view, BatchRunTrigger::Manual)?;
-        if wait && let Err(error) = task.await {
-            tracing::error!(view, error = with_causes(&error), "batch run ended without an outcome");
+        let (id, end) = self.spawn_run(view, BatchRunTrigger::Manual)?;
+        if wait && end.await.is_err() {
+            return Err(Error::Stopping.into());
         }
         let gone = || serving::Error::Unavailable { reason: format!("batch run {id} is no longer listed") };
         self.inner.runs.get(id).ok_or_else(gone)

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use watershed_serving_layer::{BatchRun, BatchRunKind, BatchRunState, BatchRunTrigger};
 use watershed_shared::telemetry::ViewLabel;
 use watershed_shared::time::{iso_timestamp, now_us};
@@ -72,12 +72,20 @@ impl BatchRuns {
 }
 
 impl Platform {
-    /// Starts a full batch run in a task of its own; gives its number and the task.
-    pub(super) fn spawn_run(&self, view: &str, trigger: BatchRunTrigger) -> Result<(u64, JoinHandle<()>)> {
+    /// Starts a full batch run in a task of its own; gives its number, and word when it has ended.
+    pub(super) fn spawn_run(&self, view: &str, trigger: BatchRunTrigger) -> Result<(u64, oneshot::Receiver<()>)> {
         self.inner.with_view(view, |_| ())?;
         let id = self.inner.runs.begin(view, trigger);
         let (platform, view) = (self.clone(), view.to_owned());
-        Ok((id, tokio::spawn(async move { platform.run_to_its_end(id, &view).await })))
+        let (ended, end) = oneshot::channel();
+        let mut tasks = lock(&self.inner.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            platform.run_to_its_end(id, &view).await;
+            // Nobody may be waiting.
+            let _ = ended.send(());
+        });
+        Ok((id, end))
     }
 
     async fn run_to_its_end(&self, id: u64, view: &str) {

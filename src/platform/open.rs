@@ -80,29 +80,38 @@ impl Platform {
         Ok(platform)
     }
 
-    /// Adds a view, or changes one, while the platform runs. It answers when its first batch view is published; until
-    /// then a changed view answers as before. Returns the batch run's id, or `None` when the definition is there already.
+    /// Adds a view, or changes one, while the platform runs, and starts the batch run that builds it. It answers when that
+    /// run is published; until then a changed view answers as before. Returns the run's number, or `None` when the
+    /// definition is there already.
     pub async fn create_view(&self, statement: &ViewStatement) -> Result<Option<u64>> {
+        match self.define_view(statement).await? {
+            true => Ok(Some(self.spawn_run(&statement.name, BatchRunTrigger::Create)?.0)),
+            false => Ok(None),
+        }
+    }
+
+    /// Starts to keep a new or changed view from here on, for the view's next batch run to make it answer. Returns
+    /// whether the definition is new.
+    pub async fn define_view(&self, statement: &ViewStatement) -> Result<bool> {
         let source = self.inner.source(&statement.source)?;
         let plan = Arc::new(compile(statement, Arc::clone(&source.handle.source)).await?);
         let known = |definition: &Definition| definition.plan.id == plan.id;
         let entry_known = |entry: &ViewEntry| entry.active.iter().chain(&entry.building).any(known);
         if self.inner.views().get(&statement.name).is_some_and(entry_known) {
-            return Ok(None);
+            return Ok(false);
         }
         let schedules = schedules(statement)?;
-        let name = &statement.name;
         let store = open_view_store(&self.inner.ports, &plan).await?;
         let runtime = Arc::new(RuntimeEnv::default());
         let realtime = RealtimeView::new(Arc::clone(&plan), Position::default(), runtime).await?;
-        {
-            let mut views = self.inner.views();
-            let entry = views.entry(name.clone()).or_insert_with(|| ViewEntry::new(&statement.source, Schedules::default()));
-            entry.schedules = schedules;
-            entry.building = Some(Definition { plan, store });
-        }
         ask(&source.handle, |reply| Command::Build { realtime: Box::new(realtime), reply }).await?;
-        Ok(Some(self.spawn_run(name, BatchRunTrigger::Create)?.0))
+        let mut views = self.inner.views();
+        let entry = views
+            .entry(statement.name.clone())
+            .or_insert_with(|| ViewEntry::new(&statement.source, Schedules::default()));
+        entry.schedules = schedules;
+        entry.building = Some(Definition { plan, store });
+        Ok(true)
     }
 
     fn start_builds(&self) {

@@ -124,6 +124,7 @@ pub(super) fn start(start: SourceStart, means: Means, tasks: &mut JoinSet<()>) -
             failures: BTreeMap::new(),
         })),
         compactions: JoinSet::new(),
+        chores: JoinSet::new(),
         label: SourceLabel { source: start.source.name.clone() },
         source: Arc::clone(&start.source),
         log: Arc::clone(&start.log),
@@ -166,6 +167,8 @@ struct SourceTask {
     views: BTreeMap<String, NamedView>,
     snapshots: watch::Sender<Arc<SourceSnapshot>>,
     compactions: JoinSet<(DefinitionId, Result<Compacted>)>,
+    /// Tidying after commits.
+    chores: JoinSet<()>,
     label: SourceLabel,
     means: Means,
 }
@@ -195,16 +198,19 @@ impl SourceTask {
                 biased;
                 command = inbox.recv() => match command {
                     Some(Command::Stop { reply }) => {
-                        self.stop();
+                        self.stop().await;
+                        // Whoever asked opens the log and the store again after the answer.
+                        drop(self);
                         let _ = reply.send(());
                         return;
                     }
                     Some(command) => self.carry_out(command).await,
-                    None => return self.stop(),
+                    None => return self.stop().await,
                 },
                 Some(compacted) = self.compactions.join_next() => self.install(compacted),
+                Some(_) = self.chores.join_next() => {}
                 () = ended(&mut self.commit) => self.committed(),
-                changed = self.log_end.changed() => if changed.is_err() { return self.stop() },
+                changed = self.log_end.changed() => if changed.is_err() { return self.stop().await },
                 () = tokio::time::sleep_until(self.commit_due), if self.may_cut() => {}
                 () = std::future::ready(()), if self.is_behind() => {}
             }
@@ -318,8 +324,8 @@ impl SourceTask {
         self.forget_cuts();
         let (log, end) = (Arc::clone(&self.log), self.archived.end().clone());
         let (history, name) = (self.history.clone(), self.source.name.clone());
-        // The history holds these events now; neither task is on anybody's path.
-        tokio::spawn(async move {
+        // The history holds these events now; this is on nobody's path.
+        self.chores.spawn(async move {
             if let Err(error) = log.trim(&end).await {
                 tracing::warn!(
                     source = name,
@@ -470,11 +476,15 @@ impl SourceTask {
         self.views.values_mut().flat_map(NamedView::live).find(|view| view.plan.id == *id)
     }
 
-    /// The log holds whatever a commit under way does not bring into the history.
-    fn stop(&mut self) {
+    /// Ends what is under way: the log holds whatever a commit does not bring into the history.
+    async fn stop(&mut self) {
         if let Some(commit) = self.commit.take() {
             commit.abort();
+            // Aborted, or done at the last moment: both are fine.
+            let _ = commit.await;
         }
+        self.compactions.shutdown().await;
+        self.chores.shutdown().await;
     }
 }
 
