@@ -46,8 +46,6 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Sources(args) => cli::views::execute_sources(args).await,
         Command::Run(args) => cli::run::execute(args).await,
         Command::Check(args) => cli::check::execute(args).await,
-        Command::Demo(_) => {
-            anyhow::bail!("this build holds only the client half of the command")
-        }
+        Command::Demo(args) => cli::demo::execute(args).await,
     }
 }

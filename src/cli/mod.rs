@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod check;
+pub(crate) mod demo;
 pub(crate) mod ingest;
 pub(crate) mod output;
 pub(crate) mod run;
@@ -50,7 +51,7 @@ pub(crate) enum Command {
     /// Validate a project's definitions and show the three plans of each view, without starting anything
     Check(CheckArgs),
     /// Start the platform on bundled real data and watch batch and realtime parts of each view stay equal to the truth
-    Demo(DemoArgs),
+    Demo(demo::DemoArgs),
     /// Ask a question in SQL, or open a prompt
     Sql(sql::SqlArgs),
     /// Send events from files or standard input to a source
@@ -95,10 +96,6 @@ pub(crate) struct CheckArgs {
     pub(crate) project_dir: PathBuf,
 }
 
-/// Arguments of `watershed demo`.
-#[derive(Debug, Args)]
-pub(crate) struct DemoArgs {}
-
 /// Where the platform is.
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
@@ -141,7 +138,7 @@ mod tests {
         for line in [
             "watershed run project --data /tmp/data --http 127.0.0.1:9000",
             "watershed check project",
-            "watershed demo",
+            "watershed demo --seconds 15 --keep flights-demo --plain --http 127.0.0.1:8080",
             "watershed sql",
             "watershed sql --format jsonl --position edits=1,2;flights=3 --url http://host:1 select",
             "watershed ingest edits a.ndjson b.csv.gz - --batch-rows 500 --format ndjson --resume",

@@ -484,7 +484,8 @@ impl SourceTask {
             let _ = commit.await;
         }
         self.compactions.shutdown().await;
-        self.chores.shutdown().await;
+        // Not cut short: a trim under way keeps the log's files open until it is done.
+        while self.chores.join_next().await.is_some() {}
     }
 }
 

@@ -206,6 +206,26 @@ fn definitions_that_cannot_work_are_refused_with_place_reason_and_way_out() {
 }
 
 #[test]
+fn queries_of_the_shapes_that_views_have_are_accepted_unchanged() -> TestResult {
+    for query in [
+        "SELECT count(*), sum(a) AS total FROM s",
+        "SELECT a, b AS c FROM s AS e WHERE e.a > 5 AND NOT b",
+        "SELECT FLOOR(a / 15.0)::BIGINT AS bucket, count(DISTINCT (b, c)) AS n FROM s GROUP BY 1",
+        "SELECT date_trunc('hour', t) AS hour, count(*) FILTER (WHERE a < 0) AS early FROM s GROUP BY hour HAVING count(*) >= 20",
+        "SELECT date_bin(INTERVAL '15 minutes', t) AS q, avg(CAST(a AS DOUBLE)) FROM s GROUP BY date_bin(INTERVAL '15 minutes', t)",
+        "SELECT CASE WHEN a <= 1 THEN 'x' WHEN a IS NULL THEN 'y' ELSE 'z' END AS side, max(b) FROM s GROUP BY ALL",
+        "SELECT first_value(a ORDER BY t DESC) AS f, approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY a) AS p FROM s",
+        "SELECT EXTRACT(DOW FROM t) AS day, EXTRACT(ISODOW FROM t), SUBSTRING(b, 1, 3), TRIM(b), POSITION('x' IN b) FROM s",
+        "SELECT tags[1], point['a'], {'k': a}, [a, 2], STRUCT(a, b), b LIKE 'x%' FROM s WHERE b IN ('x', 'y')",
+        "SELECT x.a + 1 AS a FROM (SELECT a FROM s WHERE a BETWEEN 1 AND 5) AS x",
+        "SELECT t AT TIME ZONE 'Europe/Berlin', b || 'x', a & 1, a << 2, -a, b ~ '^x', TRY_CAST(b AS INT) FROM s",
+    ] {
+        assert_eq!(view_of(query).map(|view| view.query.to_string()), Ok(query.to_owned()));
+    }
+    Ok(())
+}
+
+#[test]
 fn tumble_makes_one_key_and_both_names() -> TestResult {
     let hour = "tumble(t, INTERVAL '1 hour')";
     for (query, expected) in [

@@ -22,7 +22,6 @@ pub(super) struct Progress {
     pub(super) views: BTreeMap<String, ViewProgress>,
     pub(super) checks: Tally,
     pub(super) handoffs: Tally,
-    pub(super) batch_runs_failed: u64,
     /// Most realtime rows of all views together.
     pub(super) realtime_rows_max: usize,
     /// How long the last answer took.
@@ -157,7 +156,6 @@ impl Progress {
         view.run_time = Some(time);
         view.audit = run.audit.clone();
         if run.state != BatchRunState::Succeeded {
-            self.batch_runs_failed += 1;
             let reason = run.error.as_deref().unwrap_or("for no reason that it told");
             return self.problem(format!("batch run {} of {} failed: {reason}", run.id, run.view));
         }
