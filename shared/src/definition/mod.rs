@@ -5,7 +5,7 @@
 //! `tumble` in its GROUP BY is given its meaning (`tumble`, `window`). What needs the source's columns waits for
 //! [`ViewStatement::bind`]; what needs types waits for the planner. Nothing here panics on any input.
 //!
-//! Every refusal is [`Error::InvalidDefinition`](crate::error::Error::InvalidDefinition): the place in the given text,
+//! Every refusal is [`Error::InvalidDefinition`]: the place in the given text,
 //! the reason, and what to write instead.
 
 mod dialect;
