@@ -176,13 +176,15 @@ fn value_matcher(left: &ArrayRef, right: &ArrayRef, tolerance: f64) -> Result<Ma
     };
     Ok(match left.data_type() {
         DataType::Float64 => {
-            let (left, right) = (left.as_primitive::<Float64Type>().clone(), right.as_primitive::<Float64Type>().clone());
+            let (left, right) =
+                (left.as_primitive::<Float64Type>().clone(), right.as_primitive::<Float64Type>().clone());
             Box::new(move |i, j| {
                 nulls(&left, &right, i, j).unwrap_or_else(|| close(left.value(i), right.value(j), tolerance))
             })
         }
         DataType::Float32 => {
-            let (left, right) = (left.as_primitive::<Float32Type>().clone(), right.as_primitive::<Float32Type>().clone());
+            let (left, right) =
+                (left.as_primitive::<Float32Type>().clone(), right.as_primitive::<Float32Type>().clone());
             Box::new(move |i, j| {
                 let close = || close(left.value(i).into(), right.value(j).into(), tolerance);
                 nulls(&left, &right, i, j).unwrap_or_else(close)

@@ -86,10 +86,8 @@ impl Catalog {
 
     async fn store(&mut self, views: BTreeMap<String, ActiveDefinition>) -> Result<()> {
         let stored = StoredCatalog { format_version: FORMAT_VERSION, views };
-        let bytes = serde_json::to_vec_pretty(&stored).map_err(|error| Error::Corrupt {
-            what: self.path.to_string(),
-            reason: error.to_string(),
-        })?;
+        let bytes = serde_json::to_vec_pretty(&stored)
+            .map_err(|error| Error::Corrupt { what: self.path.to_string(), reason: error.to_string() })?;
         let put = self.objects.put(&self.path, Bytes::from(bytes).into()).await;
         put.map_err(|source| store_error("write", &self.path, source))?;
         self.views = stored.views;

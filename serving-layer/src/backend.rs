@@ -44,8 +44,11 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Whether queries can be answered, and if not, what is missing.
     fn readiness(&self) -> Readiness;
 
-    /// The platform's metrics, brought up to date.
+    /// The platform's metrics, to count in.
     fn metrics(&self) -> &Metrics;
+
+    /// Sets the metrics that are not counted where things happen, such as lags and sizes.
+    async fn refresh_metrics(&self);
 }
 
 /// Outcome of one ingest request.

@@ -27,14 +27,18 @@ pub enum Error {
     },
 
     /// The query needed more memory than queries may use.
-    #[error("the query needs more memory than queries may use: {reason}; narrow it with a predicate on keys or raise query.memory")]
+    #[error(
+        "the query needs more memory than queries may use: {reason}; narrow it with a predicate on keys or raise query.memory_bytes"
+    )]
     QueryMemory {
         /// The consumer's words.
         reason: String,
     },
 
     /// The query did not end in time.
-    #[error("the query did not end within {seconds} s and was stopped; narrow it with a predicate on keys or raise query.timeout")]
+    #[error(
+        "the query did not end within {seconds} s and was stopped; narrow it with a predicate on keys or raise query.timeout"
+    )]
     QueryDeadline {
         /// The limit.
         seconds: u64,

@@ -76,11 +76,7 @@ pub struct HistoryConfig {
 
 impl Default for HistoryConfig {
     fn default() -> HistoryConfig {
-        HistoryConfig {
-            commit_interval: Duration::from_secs(30),
-            commit_rows: 500_000,
-            unarchived_rows_max: 2_000_000,
-        }
+        HistoryConfig { commit_interval: Duration::from_secs(30), commit_rows: 500_000, unarchived_rows_max: 2_000_000 }
     }
 }
 

@@ -59,9 +59,7 @@ impl Compaction {
         let merged = datafusion::physical_plan::collect(view.merge(states)?, context).await?;
         let merged = merged
             .iter()
-            .map(|batch| {
-                arrow::array::RecordBatch::try_new(Arc::clone(view.state_schema()), batch.columns().to_vec())
-            })
+            .map(|batch| arrow::array::RecordBatch::try_new(Arc::clone(view.state_schema()), batch.columns().to_vec()))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Compacted { input_ids, merged: Run::pack(id, view.state_schema(), &merged)? })
     }

@@ -117,7 +117,8 @@ impl RealtimeView {
         for segment in self.segments.iter_mut().chain([&mut self.open]) {
             let Some(start) = segment.runs.iter().position(|run| run.id == *first) else { continue };
             let end = start + ids.len();
-            let same = segment.runs.get(start..end).is_some_and(|runs| runs.iter().map(|run| run.id).eq(ids.iter().copied()));
+            let same =
+                segment.runs.get(start..end).is_some_and(|runs| runs.iter().map(|run| run.id).eq(ids.iter().copied()));
             if same {
                 segment.runs.splice(start..end, compacted.merged);
             }

@@ -17,7 +17,8 @@ use super::{RunArgs, output};
 pub(crate) async fn execute(args: RunArgs) -> Result<ExitCode> {
     let mut project = Project::read(&args.project_dir)?;
     if let Some(http) = &args.http {
-        project.config.http = http.parse().with_context(|| format!("\"{http}\" is not an address like 127.0.0.1:8080"))?;
+        project.config.http =
+            http.parse().with_context(|| format!("\"{http}\" is not an address like 127.0.0.1:8080"))?;
     }
     let data = args.data.unwrap_or_else(|| project.data());
     start_log(&project.config.log_filter)?;

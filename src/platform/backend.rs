@@ -41,7 +41,10 @@ impl Backend for Platform {
     fn views(&self) -> Vec<ViewStatus> {
         let snapshots: BTreeMap<&str, Arc<SourceSnapshot>> = self.inner.latest_snapshots();
         let views = self.inner.views();
-        views.iter().filter_map(|(name, entry)| view_status(name, entry, snapshots.get(entry.source.as_str()))).collect()
+        views
+            .iter()
+            .filter_map(|(name, entry)| view_status(name, entry, snapshots.get(entry.source.as_str())))
+            .collect()
     }
 
     async fn ingest(&self, source: &str, format: EventFormat, body: Bytes) -> serving::Result<IngestReport> {
@@ -77,8 +80,14 @@ impl Backend for Platform {
     }
 
     fn metrics(&self) -> &Metrics {
-        self.inner.refresh_metrics();
         &self.inner.metrics
+    }
+
+    async fn refresh_metrics(&self) {
+        self.inner.refresh_sizes();
+        for source in self.inner.sources.values() {
+            self.inner.refresh_lags(source).await;
+        }
     }
 }
 
@@ -117,20 +126,34 @@ impl Inner {
         sources.map(|(name, source)| (name.as_str(), Arc::clone(&source.handle.snapshots.borrow()))).collect()
     }
 
-    /// Sets the gauges; counters and histograms are counted where things happen.
-    fn refresh_metrics(&self) {
+    /// How far the views are behind the log, in events and in the age of the oldest event that they do not show.
+    async fn refresh_lags(&self, source: &Source) {
+        let end = source.handle.log.end().borrow().clone();
+        let applied = source.handle.snapshots.borrow().applied.clone();
+        for (partition, end) in end.iter() {
+            let next = applied.get(partition);
+            let label = PartitionLabel { source: source.handle.source.name.clone(), partition: partition.0 };
+            let behind = end.0.saturating_sub(next.0);
+            self.metrics.lag_events.get_or_create(&label).set(behind as i64);
+            let oldest = match behind {
+                0 => None,
+                // It may have been applied and trimmed meanwhile; then there is no such event.
+                _ => {
+                    source.handle.log.read(partition, next, 1).await.ok().and_then(|batches| batches.into_iter().next())
+                }
+            };
+            let age_us = oldest.map_or(0, |batch| (now_us() - batch.ingested_at_us).max(0));
+            self.metrics.lag_seconds.get_or_create(&label).set(age_us as f64 / 1e6);
+        }
+    }
+
+    fn refresh_sizes(&self) {
         for (name, source) in &self.sources {
             let end = source.handle.log.end().borrow().clone();
-            let snapshot = Arc::clone(&source.handle.snapshots.borrow());
-            for (partition, offset) in end.iter() {
-                let label = PartitionLabel { source: name.clone(), partition: partition.0 };
-                let lag = offset.0.saturating_sub(snapshot.applied.get(partition).0);
-                self.metrics.lag_events.get_or_create(&label).set(lag as i64);
-            }
-            let label = SourceLabel { source: name.clone() };
             let unarchived = end.events_since(source.handle.history.known().end());
+            let label = SourceLabel { source: name.clone() };
             self.metrics.unarchived_events.get_or_create(&label).set(unarchived as i64);
-            for (name, view) in &snapshot.views {
+            for (name, view) in &source.handle.snapshots.borrow().views {
                 let label = ViewLabel { view: name.clone() };
                 self.metrics.realtime_rows.get_or_create(&label).set(view.realtime.rows as i64);
                 self.metrics.realtime_bytes.get_or_create(&label).set(view.realtime.bytes as i64);

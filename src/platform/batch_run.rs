@@ -13,7 +13,9 @@ use serde_json::json;
 use tokio::sync::OwnedMutexGuard;
 use watershed_batch_layer::audit::{Comparison, compare};
 use watershed_batch_layer::run::full_recompute;
-use watershed_batch_layer::{BatchView, DataFile, Error as BatchError, HistorySnapshot, NewBatchVersion, PublishOutcome};
+use watershed_batch_layer::{
+    BatchView, DataFile, Error as BatchError, HistorySnapshot, NewBatchVersion, PublishOutcome,
+};
 use watershed_serving_layer::{AuditOutcome, AuditReport};
 use watershed_shared::plan::{STATE_FORMAT_VERSION, StateParts};
 use watershed_shared::position::{BatchVersion, Boundary};
@@ -66,9 +68,9 @@ impl Platform {
     /// Starts a full batch run of a view (of its new definition, if one is being built), after the view's run before.
     pub async fn prepare_run(&self, view: &str) -> Result<PreparedRun> {
         let turn = self.inner.with_view(view, |entry| Arc::clone(&entry.turn))?.lock_owned().await;
-        let (source, definition) = self.inner.with_view(view, |entry| {
-            (entry.source.clone(), entry.building.clone().or_else(|| entry.active.clone()))
-        })?;
+        let (source, definition) = self
+            .inner
+            .with_view(view, |entry| (entry.source.clone(), entry.building.clone().or_else(|| entry.active.clone())))?;
         let source = self.inner.source(&source)?;
         let definition = definition.ok_or(crate::error::Error::Stopping)?;
         let pin = Some(definition.plan.id.clone());

@@ -111,7 +111,12 @@ impl Platform {
         match outcome {
             Ok(published) => {
                 self.inner.metrics.batch_run_duration.get_or_create(&label).observe(started.elapsed().as_secs_f64());
-                tracing::info!(view, batch_version = published.batch_version.0, groups = published.groups, "published batch view");
+                tracing::info!(
+                    view,
+                    batch_version = published.batch_version.0,
+                    groups = published.groups,
+                    "published batch view"
+                );
             }
             Err(error) => {
                 self.inner.metrics.batch_run_failures.get_or_create(&label).inc();

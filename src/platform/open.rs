@@ -14,14 +14,14 @@ use tokio::task::JoinSet;
 use watershed_batch_layer::run::states_since;
 use watershed_batch_layer::schedule::Schedule;
 use watershed_batch_layer::{ActiveDefinition, BatchView, Catalog, History, ViewStore};
-use watershed_serving_layer::{BatchRunTrigger, query_runtime};
+use watershed_serving_layer::{AuditReport, BatchRunTrigger, query_runtime};
 use watershed_shared::config::{Config, parallelism};
 use watershed_shared::cpu::CpuPool;
 use watershed_shared::definition::{Statement, ViewStatement, parse_definitions};
 use watershed_shared::error::Error as SharedError;
 use watershed_shared::format::EventDecoder;
 use watershed_shared::log::Partitioner;
-use watershed_shared::plan::{ViewPlan, compile, plan_session};
+use watershed_shared::plan::{STATE_FORMAT_VERSION, ViewPlan, compile, plan_session};
 use watershed_shared::position::{Boundary, Position};
 use watershed_shared::snapshot::BatchPart;
 use watershed_shared::source::SourceDefinition;
@@ -207,6 +207,7 @@ impl Opening {
             named.building = Some(LiveView::new(realtime, None, Boundary(start)));
             entry.building = Some(wanted);
         }
+        entry.last_audit = active.as_ref().and_then(usable_batch_view).and_then(|batch| last_audit(&batch));
         entry.active = active;
         self.entries.insert(statement.name.clone(), entry);
         Ok(named)
@@ -227,7 +228,7 @@ impl Opening {
     /// A definition that answers: its batch view, and realtime states of the history beyond its boundary.
     async fn live_view(&self, definition: &Definition, history: &History) -> Result<LiveView> {
         let history = history.known();
-        let batch = definition.store.current();
+        let batch = usable_batch_view(definition);
         let beginning = Boundary::beginning(definition.plan.source.partitions);
         let boundary = batch.as_ref().map_or(beginning, |batch| batch.boundary.clone());
         let mut realtime = self.realtime_view(definition, boundary.0.clone()).await?;
@@ -237,7 +238,8 @@ impl Opening {
             let end = history.end().clone();
             let events = end.events_since(&start);
             tracing::info!(view = plan.name, events, "rebuilding the realtime view from the history");
-            let states = self.means.pool.run(async move { states_since(&plan, &history, &start, &session).await }).await;
+            let states =
+                self.means.pool.run(async move { states_since(&plan, &history, &start, &session).await }).await;
             match states {
                 Ok(states) => realtime.load(&states, &end)?,
                 // Its SQL fails on an event, as it did before the stop, or the history cannot be read.
@@ -275,7 +277,8 @@ impl Opening {
 fn divide(statements: Vec<Statement>) -> Result<(BTreeMap<String, SourceDefinition>, Vec<ViewStatement>)> {
     let mut sources = BTreeMap::new();
     let mut views: Vec<ViewStatement> = Vec::new();
-    let twice = |name: &str| Error::Project { reason: format!("the name \"{name}\" is defined twice; rename one of them") };
+    let twice =
+        |name: &str| Error::Project { reason: format!("the name \"{name}\" is defined twice; rename one of them") };
     for statement in statements {
         match statement {
             Statement::Source(source) => {
@@ -348,6 +351,28 @@ pub(super) fn active_definition(definition: &Definition) -> ActiveDefinition {
 async fn open_view_store(ports: &Ports, plan: &ViewPlan) -> Result<ViewStore> {
     let schema = Arc::clone(plan.stored_schema());
     Ok(ViewStore::open(&ports.store, &plan.name, plan.id.as_str(), schema).await?)
+}
+
+/// The batch view that answers. States of another format are not merged with ours: without a batch view the realtime view
+/// is rebuilt from the whole history, and the next batch run replaces the states.
+fn usable_batch_view(definition: &Definition) -> Option<BatchView> {
+    let batch = definition.store.current()?;
+    let found = batch.record.get("state_format_version").and_then(|version| version.as_str()).unwrap_or("none");
+    if found == STATE_FORMAT_VERSION {
+        return Some(batch);
+    }
+    tracing::warn!(
+        view = definition.plan.name,
+        batch_version = batch.version.0,
+        found,
+        expected = STATE_FORMAT_VERSION,
+        "the batch view's states are of another format; answering from the history until the next batch run"
+    );
+    None
+}
+
+fn last_audit(batch: &BatchView) -> Option<AuditReport> {
+    serde_json::from_value(batch.record.get("audit")?.clone()).ok()
 }
 
 pub(super) fn batch_part(view: &BatchView) -> BatchPart {

@@ -8,7 +8,8 @@ const LAYERS: [&str; 3] = ["batch-layer", "speed-layer", "serving-layer"];
 fn layers_depend_on_shared_and_never_on_each_other() {
     for crate_folder in LAYERS.into_iter().chain(["shared"]) {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(crate_folder).join("Cargo.toml");
-        let manifest = std::fs::read_to_string(&manifest).unwrap_or_else(|error| panic!("{}: {error}", manifest.display()));
+        let manifest =
+            std::fs::read_to_string(&manifest).unwrap_or_else(|error| panic!("{}: {error}", manifest.display()));
         let manifest: toml::Table = manifest.parse().unwrap_or_else(|error| panic!("{crate_folder}: {error}"));
         for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
             let dependencies = manifest.get(table).and_then(|table| table.as_table());

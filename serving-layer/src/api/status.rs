@@ -144,6 +144,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Response, Prob
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+    api.backend.refresh_metrics().await;
     let text = api.backend.metrics().encode();
     let text = text.map_err(|error| Problem::new(INTERNAL_ERROR, format!("the metrics cannot be written: {error}")))?;
     Ok(([(CONTENT_TYPE, METRICS_TYPE)], text).into_response())

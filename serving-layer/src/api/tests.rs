@@ -107,6 +107,8 @@ impl Backend for FakePlatform {
     fn metrics(&self) -> &Metrics {
         &self.metrics
     }
+
+    async fn refresh_metrics(&self) {}
 }
 
 fn run(id: u64, view: &str, kind: BatchRunKind, state: BatchRunState) -> BatchRun {

@@ -162,7 +162,10 @@ fn check_expr(expr: &Expr) -> Result<(), Refusal> {
         refusal = match expr {
             Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
                 Some(Refusal::new(
-                    format!("{}() gives another value each time it is asked, so the layers would disagree", call.name()),
+                    format!(
+                        "{}() gives another value each time it is asked, so the layers would disagree",
+                        call.name()
+                    ),
                     "use a column of the event, for instance its event time or _ingested_at",
                 ))
             }
@@ -175,9 +178,10 @@ fn check_expr(expr: &Expr) -> Result<(), Refusal> {
                 "a subquery inside an expression reads rows that the view does not keep",
                 "put the condition into queries over the view",
             )),
-            Expr::Placeholder(_) => {
-                Some(Refusal::new("a view cannot have parameters", "write the value, or filter in queries over the view"))
-            }
+            Expr::Placeholder(_) => Some(Refusal::new(
+                "a view cannot have parameters",
+                "write the value, or filter in queries over the view",
+            )),
             _ => None,
         };
         Ok(if refusal.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
@@ -191,10 +195,37 @@ fn check_expr(expr: &Expr) -> Result<(), Refusal> {
 
 /// Aggregates whose states merge and stay bounded, under DataFusion's names.
 const GOOD_AGGREGATES: &[&str] = &[
-    "count", "sum", "avg", "min", "max", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor", "var", "var_pop",
-    "stddev", "stddev_pop", "covar_samp", "covar_pop", "corr", "regr_slope", "regr_intercept", "regr_count", "regr_r2",
-    "regr_avgx", "regr_avgy", "regr_sxx", "regr_syy", "regr_sxy", "approx_distinct", "approx_percentile_cont",
-    "approx_median", "first_value", "last_value",
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "bool_and",
+    "bool_or",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "var",
+    "var_pop",
+    "stddev",
+    "stddev_pop",
+    "covar_samp",
+    "covar_pop",
+    "corr",
+    "regr_slope",
+    "regr_intercept",
+    "regr_count",
+    "regr_r2",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_sxx",
+    "regr_syy",
+    "regr_sxy",
+    "approx_distinct",
+    "approx_percentile_cont",
+    "approx_median",
+    "first_value",
+    "last_value",
 ];
 
 fn check_aggregate(call: &AggregateFunction) -> Result<(), Refusal> {
@@ -262,8 +293,7 @@ async fn aggregate_pieces(
     let without_keys = aggregate.group_expr.is_empty();
     let hidden_keys = if without_keys { 1 } else { 0 };
     let finished = finished_rows(&finished_schema, hidden_keys, aggregate.schema.iter())?;
-    let mut aggregation =
-        Aggregation { group_by, aggregates, filters, input_schema, state_starts, empty_state: None };
+    let mut aggregation = Aggregation { group_by, aggregates, filters, input_schema, state_starts, empty_state: None };
     if without_keys {
         aggregation.empty_state = Some(state_of_nothing(&aggregation, &state_schema, session).await?);
     }
@@ -331,7 +361,8 @@ fn carry_place(plan: &LogicalPlan) -> Result<LogicalPlan, Refusal> {
 }
 
 fn place_columns(schema: &DFSchema) -> Result<[Expr; 2], DataFusionError> {
-    let column = |name| schema.qualified_field_with_unqualified_name(name).map(|field| Expr::Column(Column::from(field)));
+    let column =
+        |name| schema.qualified_field_with_unqualified_name(name).map(|field| Expr::Column(Column::from(field)));
     Ok([column(PARTITION_COLUMN)?, column(OFFSET_COLUMN)?])
 }
 
@@ -461,7 +492,8 @@ fn row_pieces(analyzed: &LogicalPlan) -> Result<Pieces, Refusal> {
     let place = place_columns(carried.schema())?;
     let outputs = analyzed.schema().columns();
     let keys = place.into_iter().enumerate().map(|(index, column)| column.alias(format!("k{index}")));
-    let values = outputs.iter().enumerate().map(|(index, column)| Expr::Column(column.clone()).alias(format!("s{index}")));
+    let values =
+        outputs.iter().enumerate().map(|(index, column)| Expr::Column(column.clone()).alias(format!("s{index}")));
     let input = LogicalPlanBuilder::from(carried).project(keys.chain(values).collect::<Vec<_>>())?.build()?;
 
     let field = |name: String, data_type: &DataType| Arc::new(Field::new(name, data_type.clone(), true));

@@ -204,7 +204,9 @@ impl ViewPlan {
     }
 
     fn key_order(&self) -> Option<LexOrdering> {
-        LexOrdering::new(self.key_columns().into_iter().map(|column| PhysicalSortExpr::new_default(column).nulls_last()))
+        LexOrdering::new(
+            self.key_columns().into_iter().map(|column| PhysicalSortExpr::new_default(column).nulls_last()),
+        )
     }
 
     /// Whether column `aggregate` of the finished rows (keys not counted) is an estimate that depends on the order of merges.

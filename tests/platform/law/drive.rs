@@ -74,7 +74,8 @@ enum Run {
 
 impl Driver {
     async fn start(schedule: &Schedule) -> Result<Driver> {
-        let partition_by = schedule.partition_by.map(|column| format!(", partition_by = '{column}'")).unwrap_or_default();
+        let partition_by =
+            schedule.partition_by.map(|column| format!(", partition_by = '{column}'")).unwrap_or_default();
         let source_sql = format!(
             "CREATE SOURCE events ({COLUMNS}, WATERMARK FOR t AS t - INTERVAL '5 minutes') \
              WITH (connector = 'http', partitions = {}{partition_by});",
@@ -184,7 +185,8 @@ impl Driver {
         if self.folder.is_some() {
             // The store's lock goes with its last user.
             self.ports = Ports::in_memory()?;
-            let placeholder = Platform::open(statements(&self.source_sql, &BTreeMap::new())?, config(), self.ports.clone());
+            let placeholder =
+                Platform::open(statements(&self.source_sql, &BTreeMap::new())?, config(), self.ports.clone());
             self.platform = placeholder.await?;
             self.engine = self.platform.query_engine();
             self.ports = open_ports(self.folder.as_ref())?;
@@ -198,7 +200,12 @@ impl Driver {
 
     /// The new process builds what was being built, by itself.
     async fn wait_for_builds(&mut self) -> Result<()> {
-        while self.platform.views().iter().any(|view| view.state != watershed_serving_layer::ViewState::Active || view.building.is_some()) {
+        while self
+            .platform
+            .views()
+            .iter()
+            .any(|view| view.state != watershed_serving_layer::ViewState::Active || view.building.is_some())
+        {
             let failed = self.platform.batch_runs().into_iter().find_map(|run| run.error);
             ensure!(failed.is_none(), "building a view failed: {failed:?}");
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -218,7 +225,8 @@ impl Driver {
             let answer = answer.with_context(|| spec.definition(name))?;
             let as_of: Vec<u64> = self.position.offsets().iter().map(|offset| offset.0).collect();
             ensure!(answer.as_of.sources["events"].offsets == as_of, "as of {:?}, not {as_of:?}", answer.as_of);
-            let truth = one_pass::rows(spec, &self.source, &self.accepted).await.with_context(|| spec.definition(name))?;
+            let truth =
+                one_pass::rows(spec, &self.source, &self.accepted).await.with_context(|| spec.definition(name))?;
             let equal = one_pass::ensure_equal(spec, one_pass::to_rows(&answer.batches)?, truth);
             equal.with_context(|| format!("{} answers as of {:?}", spec.definition(name), answer.as_of))?;
             self.checks += 1;

@@ -67,7 +67,10 @@ impl Event {
         set("g", self.g.map(|g| json!(g)));
         set("t", self.t.map(|minutes| json!(1_700_000_000_000_i64 + i64::from(minutes) * 60_000)));
         set("v", self.v.map(|v| json!(v)));
-        set("d", self.d.map(|d| json!(format!("{}{}.{:02}", if d < 0 { "-" } else { "" }, d.abs() / 100, d.abs() % 100))));
+        set(
+            "d",
+            self.d.map(|d| json!(format!("{}{}.{:02}", if d < 0 { "-" } else { "" }, d.abs() / 100, d.abs() % 100))),
+        );
         set("x", self.x.map(|x| json!(f64::from(x) / 4.0)));
         set("b", self.b.map(|b| json!(b)));
         set("s", self.s.map(|s| json!(format!("a text that is longer than twelve bytes, number {s}"))));

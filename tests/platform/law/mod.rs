@@ -29,7 +29,9 @@ fn every_answer_equals_one_pass_over_the_accepted_events() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let (first, count) = match number("WATERSHED_LAW_SEED") {
         Some(seed) => (seed, 1),
-        None => (number("WATERSHED_LAW_FIRST_SEED").unwrap_or(0), number("WATERSHED_LAW_SCHEDULES").unwrap_or(SCHEDULES)),
+        None => {
+            (number("WATERSHED_LAW_FIRST_SEED").unwrap_or(0), number("WATERSHED_LAW_SCHEDULES").unwrap_or(SCHEDULES))
+        }
     };
     let next = AtomicU64::new(first);
     let checks = AtomicU64::new(0);

@@ -94,7 +94,8 @@ pub(super) fn ensure_equal(spec: &ViewSpec, mut answer: Vec<Row>, mut truth: Vec
 /// Quantiles of integers are integers, and estimates all the same.
 fn close_estimates(spec: &ViewSpec, column: usize, answer: &Row, truth: &Row) -> bool {
     let numbers = (answer.texts[column].parse::<f64>(), truth.texts[column].parse::<f64>());
-    spec.tolerance(column) > 0.1 && matches!(numbers, (Ok(answer), Ok(truth)) if close(answer, truth, spec.tolerance(column)))
+    spec.tolerance(column) > 0.1
+        && matches!(numbers, (Ok(answer), Ok(truth)) if close(answer, truth, spec.tolerance(column)))
 }
 
 fn close(answer: f64, truth: f64, tolerance: f64) -> bool {

@@ -80,7 +80,8 @@ const AGGREGATES: &[&str] = &[
     "max(v) - min(v)",
 ];
 
-const FILTERS: &[&str] = &["v > 0", "b", "k <> 'key 0' OR k IS NULL", "t >= TIMESTAMP '2023-11-16T00:00:00Z'", "s LIKE '%1%'"];
+const FILTERS: &[&str] =
+    &["v > 0", "b", "k <> 'key 0' OR k IS NULL", "t >= TIMESTAMP '2023-11-16T00:00:00Z'", "s LIKE '%1%'"];
 
 const HAVINGS: &[&str] = &["count(*) > 2", "sum(v) >= 0", "min(t) IS NOT NULL"];
 
@@ -88,13 +89,18 @@ const HAVINGS: &[&str] = &["count(*) > 2", "sum(v) >= 0", "min(t) IS NOT NULL"];
 const COLUMNS: &[&str] = &["k", "g", "v", "x", "upper(s)", "v * 2", "t", "d"];
 
 pub(super) fn views() -> impl Strategy<Value = ViewSpec> {
-    let subset = |of: &'static [&'static str], size: std::ops::RangeInclusive<usize>| prop::sample::subsequence(of, size);
+    let subset =
+        |of: &'static [&'static str], size: std::ops::RangeInclusive<usize>| prop::sample::subsequence(of, size);
     let filter = || prop::option::of(prop::sample::select(FILTERS));
     let having = prop::option::weighted(0.2, prop::sample::select(HAVINGS));
     let aggregating = (subset(KEYS, 0..=3), subset(AGGREGATES, 1..=5), filter(), having)
         .prop_map(|(keys, aggregates, filter, having)| ViewSpec { keys: one_window(keys), aggregates, filter, having });
-    let projecting = (subset(COLUMNS, 1..=4), filter())
-        .prop_map(|(keys, filter)| ViewSpec { keys, aggregates: Vec::new(), filter, having: None });
+    let projecting = (subset(COLUMNS, 1..=4), filter()).prop_map(|(keys, filter)| ViewSpec {
+        keys,
+        aggregates: Vec::new(),
+        filter,
+        having: None,
+    });
     prop_oneof![8 => aggregating, 1 => projecting]
 }
 
@@ -116,10 +122,11 @@ impl ViewSpec {
 
     /// The view's statement as one pass must read it: ties of an ORDER BY are broken by the event's place.
     pub(super) fn definition_for_one_pass(&self) -> String {
-        let break_ties = |aggregate: &str| match aggregate.starts_with("first_value") || aggregate.starts_with("last_value") {
-            true => aggregate.replace(')', ", _partition, _offset)"),
-            false => aggregate.to_owned(),
-        };
+        let break_ties =
+            |aggregate: &str| match aggregate.starts_with("first_value") || aggregate.starts_with("last_value") {
+                true => aggregate.replace(')', ", _partition, _offset)"),
+                false => aggregate.to_owned(),
+            };
         format!("CREATE MATERIALIZED VIEW v AS {}", self.query(break_ties))
     }
 
@@ -150,7 +157,9 @@ impl ViewSpec {
         let aggregate = column.checked_sub(self.keys.len() + hidden).and_then(|index| self.aggregates.get(index));
         match aggregate {
             // A digest of other digests estimates within its own error.
-            Some(aggregate) if aggregate.starts_with("approx_percentile") || aggregate.starts_with("approx_median") => 0.25,
+            Some(aggregate) if aggregate.starts_with("approx_percentile") || aggregate.starts_with("approx_median") => {
+                0.25
+            }
             Some(aggregate) if aggregate.starts_with("corr") || aggregate.starts_with("regr") => 1e-6,
             _ => 1e-9,
         }
