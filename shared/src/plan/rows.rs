@@ -54,7 +54,7 @@ impl MemoryRows {
 
     /// A plan that gives the columns `projection` of the rows (all when `None`), in one partition.
     pub fn plan(&self, projection: Option<Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(MemorySourceConfig::try_new_exec(&[self.batches.clone()], Arc::clone(&self.schema), projection)?)
+        Ok(MemorySourceConfig::try_new_exec(std::slice::from_ref(&self.batches), Arc::clone(&self.schema), projection)?)
     }
 }
 
