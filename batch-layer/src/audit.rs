@@ -202,7 +202,7 @@ fn close(left: f64, right: f64, tolerance: f64) -> bool {
     if left == right || (left.is_nan() && right.is_nan()) {
         return true;
     }
-    (left - right).abs() <= FLOAT_NOISE.max(tolerance * left.abs().max(right.abs()))
+    (left - right).is_finite() && (left - right).abs() <= FLOAT_NOISE.max(tolerance * left.abs().max(right.abs()))
 }
 
 fn describe_key(view: &ViewPlan, batch: &RecordBatch, row: usize) -> Result<String> {
