@@ -11,8 +11,8 @@
 //! aggregate and with no second implementation. A view without an aggregate is the trivial case: a state row is an
 //! output row, keyed by the event's place.
 //!
-//! Data passes through as follows: [`compile`] analyses the SQL and fixes schemas; [`ViewPlan::partial`] binds the plan
-//! below the aggregate to some rows of events; [`ViewPlan::merge`] and [`ViewPlan::finish`] build on any plan that gives
+//! Data passes through as follows: [`compile()`] analyses the SQL and fixes schemas; [`ViewPlan::partial`] binds the plan
+//! below the aggregate to some rows of events; [`ViewPlan::merge`] and [`ViewPlan::finish_all`] build on any plan that gives
 //! state rows; [`ViewPlan::query`] is the logical plan that user queries read in place of the view's name.
 //! Nothing here executes plans on its own account except [`PartialProgram`], which is planned once and run for each
 //! micro-batch.
