@@ -52,11 +52,6 @@ pub(crate) async fn run() -> Result<()> {
     ];
     println!("\ningest: events a second, durable, visible and in the history; ratio to the bare loop, aim >= 0.6");
     let mut sides = Sides::default();
-    if let Ok(n) = std::env::var("LOAD") {
-        let n: usize = n.parse()?;
-        for _ in 0..4 { let m = platform(&loads[n]).await?; println!("{} {:.0}/s cpu us each {:.2}", loads[n].name, 1.0 / m.seconds_each(), 1e6 * m.cpu_seconds_each()); }
-        return Ok(());
-    }
     for _ in 0..TURNS {
         sides.note("bare loop: arrow-json, Parquet, fsync", bare(&source, &loads[0].bodies).await?);
         for load in &loads {

@@ -1,5 +1,6 @@
 //! A full batch run (states of all events, merged, sorted by key, written to state files) over three million events;
-//! against the same GROUP BY in bare DataFusion over the same Parquet files, its rows collected in memory.
+//! against the same GROUP BY in bare DataFusion over the same Parquet files, its rows collected in memory: with its own
+//! settings, and told to read strings as the platform does.
 
 use std::sync::Arc;
 
@@ -39,7 +40,10 @@ pub(crate) async fn run() -> Result<()> {
     let store = Store::open(&folder.path().to_string_lossy())?;
     let source = Arc::new(flights::source()?);
     let history = write_history(&store, &source).await?;
-    let bare = bare_session(&history).await?;
+    let bare = [
+        ("bare DataFusion", bare_session(&history, true).await?),
+        ("bare DataFusion without string views", bare_session(&history, false).await?),
+    ];
     let events = history.end().events_since(&Position::default());
     println!("\nrecompute: full batch run over {events} events; ratio to the time of bare DataFusion, aim <= 1.15");
     for (view_key, query_key) in KEYS {
@@ -47,53 +51,27 @@ pub(crate) async fn run() -> Result<()> {
         let views = ViewStore::open(&store, &view.name, view.id.as_str(), Arc::clone(view.stored_schema())).await?;
         let session = plan_session(parallelism(0), Arc::new(RuntimeEnv::default()));
         let query = format!("SELECT {query_key}, {AGGREGATES} FROM {SOURCE} GROUP BY {query_key}");
-        if std::env::var("ENC").is_ok() {
-            use parquet::file::properties::*; use parquet::basic::*; use parquet::arrow::ArrowWriter; use parquet::schema::types::ColumnPath;
-            let events = Arc::new(history.rows(history.files().to_vec()));
-            let p = view.partial(events, &session).await?;
-            let p = view.to_stored(view.sort_by_key(view.merge(view.by_key(p, 2)?)?)?)?;
-            let batches = datafusion::physical_plan::collect(p, session.task_ctx()).await?;
-            let rows: usize = batches.iter().map(|b| b.num_rows()).sum();
-            let schema = batches[0].schema();
-            let base = || WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).set_max_row_group_row_count(Some(128 << 10))
-                .set_column_statistics_enabled(ColumnPath::from("s3"), EnabledStatistics::None);
-            let nodict = |mut b: WriterPropertiesBuilder, also_keys: bool| { for (i, f) in schema.fields().iter().enumerate() { if also_keys || i >= view.key_count() { b = b.set_column_dictionary_enabled(ColumnPath::from(f.name().clone()), false); } } b };
-            let variants: Vec<(&str, WriterProperties)> = vec![
-                ("now", base().build()),
-                ("no dictionary for states", nodict(base(), false).build()),
-                ("no dictionary at all", nodict(base(), true).build()),
-                ("statistics by chunk", base().set_statistics_enabled(EnabledStatistics::Chunk).build()),
-                ("lz4", base().set_compression(Compression::SNAPPY).build()),
-                ("uncompressed", base().set_compression(Compression::UNCOMPRESSED).build()),
-                ("no dictionary for states, chunk", nodict(base(), false).set_statistics_enabled(EnabledStatistics::Chunk).build()),
-                ("no dict states, chunk, snappy", nodict(base(), false).set_statistics_enabled(EnabledStatistics::Chunk).set_compression(Compression::SNAPPY).build()),
-            ];
-            for _ in 0..4 { for (n, v) in &variants {
-                let mut bytes = 0;
-                let m = Measurement::of(rows, async { let mut w = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(v.clone()))?; for b in &batches { w.write(b)?; } bytes = w.into_inner()?.len(); Ok(()) }).await?;
-                println!("{n:<40} {:.0} ms, cpu {:.0} ms, {} KiB", m.wall.as_secs_f64() * 1e3, m.cpu.as_secs_f64() * 1e3, bytes >> 10);
-            } }
-            continue;
-        }
         let mut sides = Sides::default();
-        let mut groups = [0; 2];
+        let (mut groups, mut states) = (0, 0);
         for _ in 0..TURNS {
-            let measured = Measurement::of(1, async {
-                let rows = bare.sql(&query).await?.collect().await?;
-                groups[0] = rows.iter().map(RecordBatch::num_rows).sum();
-                Ok(())
-            });
-            sides.note("bare DataFusion", measured.await?);
+            for (name, bare) in &bare {
+                let measured = Measurement::of(1, async {
+                    let rows = bare.sql(&query).await?.collect().await?;
+                    groups = rows.iter().map(RecordBatch::num_rows).sum();
+                    Ok(())
+                });
+                sides.note(name, measured.await?);
+            }
             let measured = Measurement::of(1, async {
                 let files = full_recompute(&view, &history, &views, &session).await?;
-                groups[1] = files.iter().map(|file| file.rows as usize).sum();
+                states = files.iter().map(|file| file.rows as usize).sum();
                 Ok(())
             });
             sides.note("full batch run", measured.await?);
             views.delete_orphans().await?;
         }
-        ensure!(groups[0] == groups[1], "{groups:?} groups");
-        println!(" {} groups", groups[0]);
+        ensure!(groups == states, "{states} states of {groups} groups");
+        println!(" {groups} groups");
         sides.print_times();
     }
     Ok(())
@@ -115,9 +93,11 @@ async fn write_history(store: &Store, source: &SourceDefinition) -> Result<Histo
     Ok(history.known())
 }
 
-/// DataFusion as it comes, with a table over the history's files.
-async fn bare_session(history: &HistorySnapshot) -> Result<SessionContext> {
-    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(parallelism(0)));
+/// A DataFusion of its own, with a table over the history's files.
+async fn bare_session(history: &HistorySnapshot, string_views: bool) -> Result<SessionContext> {
+    let mut config = SessionConfig::new().with_target_partitions(parallelism(0));
+    config.options_mut().execution.parquet.schema_force_view_types = string_views;
+    let session = SessionContext::new_with_config(config);
     let files: Vec<String> = history.files().iter().map(|file| format!("/{}", file.path)).collect();
     let table = session.read_parquet(files, ParquetReadOptions::default()).await?;
     session.register_table(SOURCE, table.into_view())?;

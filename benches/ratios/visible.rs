@@ -12,35 +12,36 @@ use watershed_shared::position::Position;
 
 use crate::flights::{self, Body, Running, SOURCE, VIEWS};
 
-const BODY_ROWS: usize = 100;
 const DURATION: Duration = Duration::from_secs(12);
 const BATCH_RUN_AFTER: Duration = Duration::from_secs(4);
+/// Events a second, and events in each request.
+const LOADS: [(usize, usize); 4] = [(1_000, 10), (20_000, 100), (100_000, 100), (100_000, 1_000)];
 /// Times that the year is in the history before.
 const YEARS_BEFORE: usize = 3;
 
 pub(crate) async fn run() -> Result<()> {
-    println!("\nvisible: from sending to visible in ms, {BODY_ROWS} events a request, 3 views, aim p99 < 50");
+    println!("\nvisible: from sending to visible in ms, 3 views, aim p99 < 50");
     let events = flights::events(&flights::source()?)?;
-    let bodies = flights::bodies(&events, BODY_ROWS)?;
-    for rate in [1_000, 20_000, 50_000, 100_000] {
+    for (rate, rows) in LOADS {
+        let bodies = flights::bodies(&events, rows)?;
         let running = Running::open(flights::definitions(&VIEWS, "")?).await?;
         for _ in 0..YEARS_BEFORE {
             running.accept(&Arc::new(flights::bodies(&events, 10_000)?), 4).await?;
         }
         running.archive().await?;
         running.settle().await;
-        offer(&running, &bodies, rate).await?;
+        offer(&running, &bodies, rate, rows).await?;
         running.platform.stop().await;
     }
     Ok(())
 }
 
 /// Offers `rate` events a second and prints how long they took.
-async fn offer(running: &Running, bodies: &[Body], rate: usize) -> Result<()> {
+async fn offer(running: &Running, bodies: &[Body], rate: usize, rows: usize) -> Result<()> {
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let watcher = tokio::spawn(watch(running.platform.clone(), stopped));
     let batch_run = tokio::spawn(batch_run(running.platform.clone()));
-    let interval = Duration::from_secs_f64(BODY_ROWS as f64 / rate as f64);
+    let interval = Duration::from_secs_f64(rows as f64 / rate as f64);
     let started = Instant::now();
     let mut requests = JoinSet::new();
     for (index, body) in (0..).zip(bodies.iter().cycle()) {
@@ -65,20 +66,20 @@ async fn offer(running: &Running, bodies: &[Body], rate: usize) -> Result<()> {
     ensure!(stop.send(()).is_ok(), "the watcher has ended");
     let seen = watcher.await??;
 
-    let mut all = Vec::new();
-    let mut during_run = Vec::new();
+    let mut phases = [Vec::new(), Vec::new(), Vec::new()];
     for (due, durable, position) in acknowledged {
         let index = seen.partition_point(|(_, applied)| !applied.covers(&position));
         let (visible, _) = seen.get(index).context("acknowledged events never became visible")?;
         let latency = [*visible, durable].map(|then| then.saturating_duration_since(due));
-        all.push(latency);
-        if (run_started..run_ended).contains(&due) {
-            during_run.push(latency);
-        }
+        phases[usize::from(due >= run_started) + usize::from(due >= run_ended)].push(latency);
     }
-    println!(" {rate} events a second offered for {} s", DURATION.as_secs());
-    print(&format!("batch run of {:.1} s included", (run_ended - run_started).as_secs_f64()), all);
-    print("sent while the batch run was under way", during_run);
+    println!(" {rate} events a second, {rows} a request, for {} s", DURATION.as_secs());
+    print("all", phases.concat());
+    let run = format!("sent during the batch run of {:.1} s", (run_ended - run_started).as_secs_f64());
+    let [before, during, after] = phases;
+    print("sent before the batch run", before);
+    print(&run, during);
+    print("sent after the batch run", after);
     Ok(())
 }
 
