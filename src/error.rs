@@ -59,6 +59,22 @@ pub enum Error {
         history_end: String,
     },
 
+    /// A part of the platform panicked.
+    #[error("{what} panicked; this is a bug, please report it")]
+    Panicked {
+        /// What was going on.
+        what: &'static str,
+    },
+
+    /// A batch run whose definition does not wait for it any more.
+    #[error(
+        "the definition of view \"{view}\" has changed, stopped or gone during the batch run; the view answers as before"
+    )]
+    Overtaken {
+        /// Name of the view.
+        view: String,
+    },
+
     /// The platform is shutting down.
     #[error("the platform is stopping; retry when it runs again")]
     Stopping,
@@ -94,7 +110,8 @@ impl Error {
             Error::Serving(error) => error.kind(),
             Error::Stopping => ErrorKind::Retryable,
             Error::LogBehindHistory { .. } => ErrorKind::Corrupt,
-            Error::System { .. } => ErrorKind::Internal,
+            Error::System { .. } | Error::Panicked { .. } => ErrorKind::Internal,
+            Error::Overtaken { .. } => ErrorKind::Conflict,
             _ => ErrorKind::Invalid,
         }
     }

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, DynComparator, RecordBatch, make_comparator};
+use arrow::buffer::NullBuffer;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use arrow::util::display::array_value_to_string;
@@ -21,8 +22,6 @@ use crate::error::Result;
 const FLOAT_TOLERANCE: f64 = 1e-6;
 /// Differences below this are rounding, whatever the values: variances of equal values are near zero, not zero.
 const FLOAT_NOISE: f64 = 1e-6;
-/// Quantile estimates agree within this part: merging digests in another order moves them within their own error.
-const ESTIMATE_TOLERANCE: f64 = 0.1;
 
 /// What a comparison found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -159,17 +158,22 @@ type Matcher = Box<dyn Fn(usize, usize) -> bool + Send + Sync>;
 
 fn value_matchers(view: &ViewPlan, left: &RecordBatch, right: &RecordBatch) -> Result<Vec<Matcher>> {
     let values = view.key_count()..left.num_columns();
-    let matcher = |column: usize| {
-        let tolerance = match view.is_estimate(column - view.key_count()) {
-            true => ESTIMATE_TOLERANCE,
-            false => FLOAT_TOLERANCE,
-        };
-        value_matcher(left.column(column), right.column(column), tolerance)
+    let matcher = |column: usize| match view.is_estimate(column - view.key_count()) {
+        true => Ok(presence_matcher(left.column(column), right.column(column))),
+        false => value_matcher(left.column(column), right.column(column)),
     };
     values.map(matcher).collect()
 }
 
-fn value_matcher(left: &ArrayRef, right: &ArrayRef, tolerance: f64) -> Result<Matcher> {
+/// Quantile estimates: digests merged in another order differ within an error of rank, which says nothing of values. So
+/// only whether there is one is compared.
+fn presence_matcher(left: &ArrayRef, right: &ArrayRef) -> Matcher {
+    let (left, right) = (left.logical_nulls(), right.logical_nulls());
+    let is_null = |nulls: &Option<NullBuffer>, row| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+    Box::new(move |i, j| is_null(&left, i) == is_null(&right, j))
+}
+
+fn value_matcher(left: &ArrayRef, right: &ArrayRef) -> Result<Matcher> {
     let nulls = |left: &dyn Array, right: &dyn Array, i, j| match (left.is_null(i), right.is_null(j)) {
         (false, false) => None,
         (left, right) => Some(left == right),
@@ -179,14 +183,14 @@ fn value_matcher(left: &ArrayRef, right: &ArrayRef, tolerance: f64) -> Result<Ma
             let (left, right) =
                 (left.as_primitive::<Float64Type>().clone(), right.as_primitive::<Float64Type>().clone());
             Box::new(move |i, j| {
-                nulls(&left, &right, i, j).unwrap_or_else(|| close(left.value(i), right.value(j), tolerance))
+                nulls(&left, &right, i, j).unwrap_or_else(|| close(left.value(i), right.value(j), FLOAT_TOLERANCE))
             })
         }
         DataType::Float32 => {
             let (left, right) =
                 (left.as_primitive::<Float32Type>().clone(), right.as_primitive::<Float32Type>().clone());
             Box::new(move |i, j| {
-                let close = || close(left.value(i).into(), right.value(j).into(), tolerance);
+                let close = || close(left.value(i).into(), right.value(j).into(), FLOAT_TOLERANCE);
                 nulls(&left, &right, i, j).unwrap_or_else(close)
             })
         }

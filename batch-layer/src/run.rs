@@ -14,7 +14,7 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream_partitioned};
-use futures::future::try_join_all;
+use tokio::task::JoinSet;
 use watershed_shared::event::{OFFSET_COLUMN, PARTITION_COLUMN};
 use watershed_shared::plan::{RowScan, RowSource, ViewPlan};
 use watershed_shared::position::{PartitionId, Position};
@@ -39,15 +39,17 @@ pub async fn full_recompute(
     let states = merged_states(view, events, session).await?;
     let stored = view.to_stored(view.sort_by_key(states)?)?;
     let options = EncodeOptions::states();
-    let writers = execute_stream_partitioned(stored, session.task_ctx())?.into_iter().map(|states| {
+    // A task for each partition, so that encoding uses all cores; they end with this future.
+    let mut writers = JoinSet::new();
+    for states in execute_stream_partitioned(stored, session.task_ctx())? {
         let (views, options) = (views.clone(), options.clone());
-        // A task for each partition, so that encoding uses all cores.
-        tokio::spawn(async move { views.write_state_files(states, &options).await })
-    });
-    let written = writers.map(async |writer| {
-        writer.await.map_err(|source| Error::Interrupted { what: "writing state files", source })?
-    });
-    Ok(try_join_all(written).await?.into_iter().flatten().collect())
+        writers.spawn(async move { views.write_state_files(states, &options).await });
+    }
+    let mut files = Vec::new();
+    while let Some(written) = writers.join_next().await {
+        files.extend(written.map_err(|source| Error::Interrupted { what: "writing state files", source })??);
+    }
+    Ok(files)
 }
 
 /// The states of a history version's events at or after `start`, in memory.
@@ -127,6 +129,9 @@ impl EventsSince {
             let after = compare(&offset, Operator::GtEq, lit(ScalarValue::Int64(Some(start.0 as i64))));
             since.push(compare(&in_partition, Operator::And, after));
         }
+        // Partitions that came after the position was taken start at their first event.
+        let known = self.start.offsets().len() as i32;
+        since.push(compare(&partition, Operator::GtEq, lit(ScalarValue::Int32(Some(known)))));
         Ok(balanced_or(since))
     }
 }

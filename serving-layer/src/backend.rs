@@ -156,6 +156,8 @@ pub struct ViewStatus {
 pub enum ViewState {
     /// It can.
     Active,
+    /// It cannot: its SQL fails on an event.
+    Stopped,
     /// Its first batch view is still being made from existing history.
     Building,
 }
@@ -281,7 +283,7 @@ pub enum AuditOutcome {
 /// Whether the platform answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Readiness {
-    /// Whether every view can be asked.
+    /// Whether events are taken and queries answered; a view that is stopped or being built does not change that.
     pub ready: bool,
     /// What is not ready or needs attention, a sentence each.
     pub detail: Vec<String>,

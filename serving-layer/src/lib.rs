@@ -5,6 +5,7 @@
 mod answer;
 pub mod api;
 mod backend;
+mod bounded;
 mod encode;
 mod error;
 mod query;

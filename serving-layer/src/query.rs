@@ -7,7 +7,7 @@
 //!
 //! Nothing here writes, and no SQL reaches files, other catalogs or settings: the session has no table but the views.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,8 +23,11 @@ use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 use futures::StreamExt;
 use watershed_shared::config::{QueryConfig, parallelism};
 use watershed_shared::cpu::CpuPool;
@@ -37,15 +40,25 @@ use watershed_shared::time::iso_timestamp;
 
 use crate::answer::{Answer, AsOf, SourceAsOf, ViewAsOf};
 use crate::backend::{Backend, ViewState};
+use crate::bounded::bounded_length;
 use crate::error::{Error, Result};
+
+/// Longest query in tokens. Plans of long expressions are deep, and the planner's recursion must fit into a stack.
+const TOKENS_MAX: usize = 10_000;
 
 /// Answers users' SQL. Shared by all connections.
 #[derive(Debug)]
 pub struct QueryEngine {
+    planner: Arc<Planner>,
+    pool: CpuPool,
+}
+
+/// What turns SQL into answers, on the CPU pool.
+#[derive(Debug)]
+struct Planner {
     backend: Arc<dyn Backend>,
     session: SessionState,
     options: QueryConfig,
-    pool: CpuPool,
 }
 
 /// Memory and spill space of all queries together; stores of batch views are registered with it.
@@ -67,8 +80,8 @@ impl QueryEngine {
         runtime: Arc<RuntimeEnv>,
         pool: CpuPool,
     ) -> QueryEngine {
-        let session = plan_session(parallelism(options.parallelism), runtime);
-        QueryEngine { backend, session, options, pool }
+        let session = restricted(plan_session(parallelism(options.parallelism), runtime));
+        QueryEngine { planner: Arc::new(Planner { backend, session, options }), pool }
     }
 
     /// Answers one SELECT over the views.
@@ -82,29 +95,33 @@ impl QueryEngine {
         let answer = self.answer(sql, positions).await;
         let outcome = if answer.is_ok() { "ok" } else { "error" };
         let label = OutcomeLabel { outcome: outcome.to_owned() };
-        self.backend.metrics().query_duration.get_or_create(&label).observe(started.elapsed().as_secs_f64());
+        self.planner.backend.metrics().query_duration.get_or_create(&label).observe(started.elapsed().as_secs_f64());
         answer
     }
 
     async fn answer(&self, sql: &str, positions: &[PositionToken]) -> Result<Answer> {
-        self.wait_for(positions).await?;
+        self.planner.wait_for(positions).await?;
+        let (planner, sql) = (Arc::clone(&self.planner), sql.to_owned());
+        let timeout = self.planner.options.timeout;
+        let run = async move {
+            tokio::time::timeout(timeout, planner.answer(&sql))
+                .await
+                .unwrap_or(Err(Error::QueryDeadline { seconds: timeout.as_secs() }))
+        };
+        self.pool.run(run).await
+    }
+}
+
+impl Planner {
+    async fn answer(&self, sql: &str) -> Result<Answer> {
         let statement = self.parse(sql)?;
+        // Lives until the last row: what it refers to stays readable as long.
         let snapshot = Snapshot::take(self.backend.as_ref());
         let names = self.referenced_views(&statement)?;
         let views = names.iter().map(|name| self.view(&snapshot, name)).collect::<Result<Vec<_>>>()?;
         let session = self.session_over(&views)?;
         let as_of = as_of(&views);
-
-        let timeout = self.options.timeout;
-        let bytes_max = self.options.answer_bytes_max;
-        let run = async move {
-            // The snapshot lives as long as the plan: its files stay until the answer is complete.
-            let _snapshot = snapshot;
-            tokio::time::timeout(timeout, collect(session, statement, bytes_max))
-                .await
-                .unwrap_or(Err(Error::QueryDeadline { seconds: timeout.as_secs() }))
-        };
-        let (schema, batches) = self.pool.run(run).await?;
+        let (schema, batches) = collect(session, statement, self.options.answer_bytes_max).await?;
         Ok(Answer { schema, batches, as_of, complete: true })
     }
 
@@ -136,6 +153,7 @@ impl QueryEngine {
     }
 
     fn parse(&self, sql: &str) -> Result<Statement> {
+        check_length(sql)?;
         let dialect = self.session.config_options().sql_parser.dialect;
         let statement = self.session.sql_to_statement(sql, &dialect).map_err(invalid)?;
         let reads = match &statement {
@@ -215,6 +233,35 @@ impl QueryEngine {
         catalogs.register_catalog(names.default_catalog.clone(), Arc::new(catalog));
         let state = SessionStateBuilder::new_from_existing(self.session.clone()).with_catalog_list(Arc::new(catalogs));
         Ok(SessionContext::new_with_state(state.build()))
+    }
+}
+
+/// A session for users: without table functions, which are no views, and with bounds on functions that make texts or lists
+/// of any length from a number.
+fn restricted(session: SessionState) -> SessionState {
+    let mut session = SessionStateBuilder::new_from_existing(session).with_table_functions(HashMap::new()).build();
+    for name in ["array_repeat", "array_resize", "generate_series", "range"] {
+        // Unknown names are fine: then there is nothing to remove.
+        let _ = session.deregister_udf(name);
+    }
+    for name in ["lpad", "repeat", "rpad"] {
+        if let Ok(function) = session.udf(name) {
+            let _ = session.register_udf(Arc::new(bounded_length(function)));
+        }
+    }
+    session
+}
+
+fn check_length(sql: &str) -> Result<()> {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize();
+    let count = tokens.map_err(|error| Error::InvalidQuery { reason: error.to_string() })?.len();
+    match count {
+        0..=TOKENS_MAX => Ok(()),
+        _ => Err(Error::InvalidQuery {
+            reason: format!(
+                "the query has {count} tokens; {TOKENS_MAX} are allowed; ask in several queries or join a VALUES list"
+            ),
+        }),
     }
 }
 

@@ -8,6 +8,10 @@ use std::sync::Arc;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+/// Planners walk expressions recursively, and some walks have no guard of their own; the length of a query is bounded so
+/// that they fit into this with a wide margin.
+const STACK_BYTES: usize = 16 << 20;
+
 /// A pool of threads for CPU-bound futures. Clones share it; the threads end with the last clone.
 #[derive(Debug, Clone)]
 pub struct CpuPool {
@@ -38,6 +42,7 @@ impl CpuPool {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads.max(1))
             .thread_name("watershed-cpu")
+            .thread_stack_size(STACK_BYTES)
             // DataFusion's file reads and timeouts run on the runtime that runs the plan.
             .enable_all()
             .build()?;

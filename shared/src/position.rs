@@ -120,7 +120,7 @@ impl Position {
     }
 
     /// Each partition with its next offset, in partition order.
-    pub fn iter(&self) -> impl Iterator<Item = (PartitionId, Offset)> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (PartitionId, Offset)> + Clone + '_ {
         self.0.iter().enumerate().map(|(index, offset)| (PartitionId(index as u32), *offset))
     }
 

@@ -1,6 +1,7 @@
 //! A realtime view: the states of the events that no batch view covers yet.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -20,14 +21,16 @@ pub struct RealtimeView {
     /// Oldest first, each starting where the one before ends; the last one is open.
     segments: Vec<Segment>,
     open: Segment,
-    next_run_id: u64,
 }
+
+/// Numbers of runs are never used again in a process, so a compaction cannot mistake another view's runs for its own.
+static NEXT_RUN_ID: AtomicU64 = AtomicU64::new(0);
 
 impl RealtimeView {
     /// An empty view of the events from `start` on.
     pub async fn new(plan: Arc<ViewPlan>, start: Position, runtime: Arc<RuntimeEnv>) -> Result<RealtimeView> {
         let program = PartialProgram::new(&plan, runtime).await?;
-        Ok(RealtimeView { plan, program, segments: Vec::new(), open: Segment::open_at(start), next_run_id: 0 })
+        Ok(RealtimeView { plan, program, segments: Vec::new(), open: Segment::open_at(start) })
     }
 
     /// Moves the start of a view that no event has reached.
@@ -38,8 +41,8 @@ impl RealtimeView {
 
     /// Adds the states of the next events, which end at `end`, as another plan has made them.
     pub fn load(&mut self, states: &[RecordBatch], end: &Position) -> Result<()> {
-        let run = Run::pack(self.next_run_id, self.plan.state_schema(), states)?;
-        self.next_run_id += 1;
+        let id = NEXT_RUN_ID.fetch_add(1, Ordering::Relaxed);
+        let run = Run::pack(id, self.plan.state_schema(), states)?;
         self.open.runs.extend(run);
         self.open.end.join(end);
         Ok(())

@@ -1,5 +1,6 @@
 //! `watershed run`: the platform on a project folder, until it is told to stop.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -46,7 +47,8 @@ pub(crate) async fn execute(args: RunArgs) -> Result<ExitCode> {
 /// Sends the process's log to standard error.
 fn start_log(filter: &str) -> Result<()> {
     let filter = EnvFilter::try_new(filter).with_context(|| format!("log_filter = \"{filter}\" is not a filter"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     Ok(())
 }
 

@@ -66,7 +66,10 @@ impl Backend for Platform {
     }
 
     fn readiness(&self) -> Readiness {
-        let mut detail = Vec::new();
+        let ended = self.inner.sources.iter().filter(|(_, source)| source.handle.commands.is_closed());
+        let mut detail: Vec<String> =
+            ended.map(|(name, _)| format!("the task of source \"{name}\" has ended; restart the process")).collect();
+        let ready = detail.is_empty();
         for (name, entry) in self.inner.views().iter() {
             if entry.active.is_none() {
                 detail.push(format!("view \"{name}\" is being built from the history"));
@@ -76,7 +79,7 @@ impl Backend for Platform {
             let stopped = snapshot.failures.iter();
             detail.extend(stopped.map(|(view, reason)| format!("view \"{view}\" is stopped: {reason}")));
         }
-        Readiness { ready: detail.is_empty(), detail }
+        Readiness { ready, detail }
     }
 
     fn metrics(&self) -> &Metrics {
@@ -95,6 +98,9 @@ impl Platform {
     /// Decodes events and appends them to a source's log.
     pub async fn accept(&self, source: &str, format: EventFormat, body: Bytes) -> Result<IngestReport> {
         let source = self.inner.source(source)?;
+        if source.handle.commands.is_closed() {
+            return Err(Error::Stopping);
+        }
         let decoder = Arc::clone(&source.decoder);
         let decoded = match body.len() {
             0..POOL_BYTES_MIN => decoder.decode(format, &body),
@@ -197,7 +203,11 @@ fn view_status(name: &str, entry: &ViewEntry, snapshot: Option<&Arc<SourceSnapsh
         source: entry.source.clone(),
         sql: plan.sql.clone(),
         definition_id: plan.id.as_str().to_owned(),
-        state: if entry.active.is_some() { ViewState::Active } else { ViewState::Building },
+        state: match &entry.active {
+            _ if snapshot.is_some_and(|snapshot| snapshot.failures.contains_key(name)) => ViewState::Stopped,
+            Some(_) => ViewState::Active,
+            None => ViewState::Building,
+        },
         building: building.map(|building| building.plan.id.as_str().to_owned()),
         columns: columns(plan.output_schema()),
         batch_version: batch.map(|batch| batch.version.0),

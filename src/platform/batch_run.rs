@@ -24,7 +24,7 @@ use watershed_shared::telemetry::ViewLabel;
 use super::open::{active_definition, batch_part};
 use super::source_task::Command;
 use super::{Definition, Platform, Retired, ask, lock};
-use crate::error::Result;
+use crate::error::{Result, with_causes};
 
 /// A batch run that knows what it will cover.
 #[derive(Debug)]
@@ -103,7 +103,11 @@ impl ComputedRun {
         let groups = self.files.iter().map(|file| file.rows).sum();
         let expected = self.run.definition.store.current();
         let next = BatchVersion(expected.as_ref().map_or(1, |current| current.version.0 + 1));
-        let audit = self.audit(next, groups).await?;
+        let audit = match self.audit(next, groups).await {
+            Ok(audit) => audit,
+            // The new states come from the history and are the truth; what cannot be compared must not keep them back.
+            Err(error) => skipped(next, format!("the audit failed: {}", with_causes(&error))),
+        };
 
         let record = json!({
             "kind": "full",
@@ -133,13 +137,7 @@ impl ComputedRun {
         let (id, boundary) = (run.definition.plan.id.clone(), run.boundary.clone());
         let before = ask(&source.handle, |reply| Command::PartsBelow { id, boundary, reply }).await?;
         let Some(before) = before else {
-            return Ok(AuditReport {
-                batch_version: batch_version.0,
-                outcome: AuditOutcome::Skipped,
-                groups_compared: 0,
-                groups_different: 0,
-                detail: Some("the definition had no answers before this batch view".to_owned()),
-            });
+            return Ok(skipped(batch_version, "the definition had no answers before this batch view".to_owned()));
         };
         let files = run.definition.store.rows(self.files.clone());
         let after = StateParts { batch: Some((Arc::new(files), groups as usize)), runs: Vec::new() };
@@ -156,6 +154,16 @@ impl ComputedRun {
             expected: format!("to publish version {wanted}"),
             found: current.map_or("no version".to_owned(), |current| format!("version {}", current.version)),
         }
+    }
+}
+
+fn skipped(batch_version: BatchVersion, reason: String) -> AuditReport {
+    AuditReport {
+        batch_version: batch_version.0,
+        outcome: AuditOutcome::Skipped,
+        groups_compared: 0,
+        groups_different: 0,
+        detail: Some(reason),
     }
 }
 
@@ -183,13 +191,19 @@ impl RunInProgress {
         }
         let source = inner.source(&plan.source.name)?;
         let (id, batch, boundary) = (plan.id.clone(), batch_part(view), self.boundary.clone());
-        let retired = ask(&source.handle, |reply| Command::Publish { id, batch, boundary, reply }).await?;
+        let switched = ask(&source.handle, |reply| Command::Publish { id, batch, boundary, reply }).await?;
+        let retired = switched.ok_or_else(|| crate::error::Error::Overtaken { view: plan.name.clone() })?;
         self.pinned = false;
         if built {
             inner.with_view(&plan.name, |entry| entry.active = entry.building.take())?;
         }
         let store = self.definition.store.clone();
-        let retired = retired.into_iter().map(|part| Retired { part, files: superseded.clone(), store: store.clone() });
+        // The batch view of a replaced definition has files of its own, which stay in its folder.
+        let retired = retired.into_iter().filter(|_| !built).map(|part| Retired {
+            part,
+            files: superseded.clone(),
+            store: store.clone(),
+        });
         lock(&inner.retired).extend(retired);
         self.platform.sweep().await;
         if let Err(error) = self.definition.store.checkpoint_if_due().await {

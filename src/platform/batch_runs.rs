@@ -1,10 +1,12 @@
 //! Which batch runs there are and were, and when the next is due.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use tokio::sync::oneshot;
 use watershed_serving_layer::{BatchRun, BatchRunKind, BatchRunState, BatchRunTrigger};
 use watershed_shared::telemetry::ViewLabel;
@@ -12,7 +14,7 @@ use watershed_shared::time::{iso_timestamp, now_us};
 
 use super::batch_run::PublishedRun;
 use super::{Platform, Schedules, lock};
-use crate::error::{Result, with_causes};
+use crate::error::{Error, Result, with_causes};
 
 /// Runs that the listing remembers.
 const RUNS_MAX: usize = 200;
@@ -91,7 +93,8 @@ impl Platform {
     async fn run_to_its_end(&self, id: u64, view: &str) {
         let started = Instant::now();
         let label = ViewLabel { view: view.to_owned() };
-        let outcome = self.run(id, view).await;
+        let outcome = AssertUnwindSafe(self.run(id, view)).catch_unwind().await;
+        let outcome = outcome.unwrap_or(Err(Error::Panicked { what: "the batch run" }));
         self.inner.runs.update(id, |run| {
             run.ended_at = Some(now_text());
             match &outcome {

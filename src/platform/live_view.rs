@@ -23,12 +23,23 @@ pub(super) struct LiveView {
     pub(super) failure: Option<String>,
     /// Whether a compaction of the realtime view is under way.
     pub(super) compacting: bool,
+    /// Whether the last compaction failed; the next one waits for a cut.
+    pub(super) compaction_failed: bool,
 }
 
 impl LiveView {
     pub(super) fn new(realtime: RealtimeView, batch: Option<BatchPart>, boundary: Boundary) -> LiveView {
         let plan = Arc::clone(realtime.plan());
-        LiveView { plan, realtime, batch, boundary, pins: Vec::new(), failure: None, compacting: false }
+        LiveView {
+            plan,
+            realtime,
+            batch,
+            boundary,
+            pins: Vec::new(),
+            failure: None,
+            compacting: false,
+            compaction_failed: false,
+        }
     }
 
     /// Adds events to the realtime view. An event on which the view's SQL fails stops this view and no other: one pass

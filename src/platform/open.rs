@@ -6,10 +6,12 @@
 //! 4. the rest comes from the log, through dispatch, like new events.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use futures::FutureExt;
 use tokio::task::JoinSet;
 use watershed_batch_layer::run::states_since;
 use watershed_batch_layer::schedule::Schedule;
@@ -95,20 +97,42 @@ impl Platform {
     pub async fn define_view(&self, statement: &ViewStatement) -> Result<bool> {
         let source = self.inner.source(&statement.source)?;
         let plan = Arc::new(compile(statement, Arc::clone(&source.handle.source)).await?);
-        let known = |definition: &Definition| definition.plan.id == plan.id;
-        let entry_known = |entry: &ViewEntry| entry.active.iter().chain(&entry.building).any(known);
-        if self.inner.views().get(&statement.name).is_some_and(entry_known) {
+        let schedules = schedules(statement)?;
+        let name = &statement.name;
+        let entry = |entry: &ViewEntry| (entry.source.clone(), Arc::clone(&entry.turn));
+        let known = self.inner.views().get(name).map(entry);
+        let (known_source, turn) = known.unwrap_or_else(|| (statement.source.clone(), Arc::default()));
+        if known_source != statement.source {
+            return Err(Error::Project {
+                reason: format!(
+                    "view \"{name}\" reads \"{known_source}\"; a view cannot move to another source while the platform \
+                     runs; use another name"
+                ),
+            });
+        }
+        // A batch run under way is for the definition before.
+        let _turn = turn.clone().lock_owned().await;
+        let is_it = |definition: &Definition| definition.plan.id == plan.id;
+        let (active, building) = self.inner.views().get(name).map_or((false, None), |entry| {
+            (entry.active.as_ref().is_some_and(is_it), entry.building.as_ref().map(is_it))
+        });
+        if building == Some(true) || (active && building.is_none()) {
             return Ok(false);
         }
-        let schedules = schedules(statement)?;
+        if active {
+            // Back to the definition that answers: the one being built is not wanted any more.
+            ask(&source.handle, |reply| Command::CancelBuild { name: name.clone(), reply }).await?;
+            self.inner.with_view(name, |entry| (entry.building, entry.schedules) = (None, schedules))?;
+            return Ok(false);
+        }
         let store = open_view_store(&self.inner.ports, &plan).await?;
         let runtime = Arc::new(RuntimeEnv::default());
         let realtime = RealtimeView::new(Arc::clone(&plan), Position::default(), runtime).await?;
         ask(&source.handle, |reply| Command::Build { realtime: Box::new(realtime), reply }).await?;
         let mut views = self.inner.views();
         let entry = views
-            .entry(statement.name.clone())
-            .or_insert_with(|| ViewEntry::new(&statement.source, Schedules::default()));
+            .entry(name.clone())
+            .or_insert_with(|| ViewEntry { turn, ..ViewEntry::new(&statement.source, Schedules::default()) });
         entry.schedules = schedules;
         entry.building = Some(Definition { plan, store });
         Ok(true)
@@ -195,7 +219,7 @@ impl Opening {
                 self.catalog.activate(&statement.name, active_definition(&wanted)).await?;
                 Some(wanted.clone())
             }
-            Some(old) => Some(self.definition(&stored_view(&old)?, source).await?),
+            Some(old) => self.old_definition(&old, source).await,
             None => None,
         };
         if let Some(active) = &active {
@@ -207,10 +231,25 @@ impl Opening {
             named.building = Some(LiveView::new(realtime, None, Boundary(start)));
             entry.building = Some(wanted);
         }
-        entry.last_audit = active.as_ref().and_then(usable_batch_view).and_then(|batch| last_audit(&batch));
+        entry.last_audit =
+            active.as_ref().and_then(|active| active.store.current()).and_then(|batch| last_audit(&batch));
         entry.active = active;
         self.entries.insert(statement.name.clone(), entry);
         Ok(named)
+    }
+
+    /// The definition that answered before the project's was changed; `None` if it cannot answer any more, because its
+    /// source is another one now.
+    async fn old_definition(&self, old: &ActiveDefinition, source: &Arc<SourceDefinition>) -> Option<Definition> {
+        let opened = async { self.definition(&stored_view(old)?, source).await };
+        match opened.await {
+            Ok(definition) => Some(definition),
+            Err(error) => {
+                let error = with_causes(&error);
+                tracing::warn!(error, "the view's old definition cannot answer while the new one is being built");
+                None
+            }
+        }
     }
 
     async fn definition(&self, statement: &ViewStatement, source: &Arc<SourceDefinition>) -> Result<Definition> {
@@ -228,9 +267,19 @@ impl Opening {
     /// A definition that answers: its batch view, and realtime states of the history beyond its boundary.
     async fn live_view(&self, definition: &Definition, history: &History) -> Result<LiveView> {
         let history = history.known();
-        let batch = usable_batch_view(definition);
+        let batch = definition.store.current();
         let beginning = Boundary::beginning(definition.plan.source.partitions);
         let boundary = batch.as_ref().map_or(beginning, |batch| batch.boundary.clone());
+        if !history.end().covers(&boundary.0) {
+            return Err(watershed_batch_layer::Error::Corrupt {
+                what: format!("the store of view \"{}\"", definition.plan.name),
+                reason: format!(
+                    "its batch view covers offsets below {boundary}, but the history ends at {}",
+                    history.end()
+                ),
+            }
+            .into());
+        }
         let mut realtime = self.realtime_view(definition, boundary.0.clone()).await?;
         if history.end().events_since(&boundary.0) > 0 {
             let (plan, session) = (Arc::clone(&definition.plan), self.batch_session.clone());
@@ -238,10 +287,11 @@ impl Opening {
             let end = history.end().clone();
             let events = end.events_since(&start);
             tracing::info!(view = plan.name, events, "rebuilding the realtime view from the history");
-            let states =
-                self.means.pool.run(async move { states_since(&plan, &history, &start, &session).await }).await;
-            match states {
-                Ok(states) => realtime.load(&states, &end)?,
+            let states = self.means.pool.run(async move { states_since(&plan, &history, &start, &session).await });
+            let states = AssertUnwindSafe(states).catch_unwind().await;
+            let states = states.map_or(Err(Error::Panicked { what: "its plan" }), |states| states.map_err(Error::from));
+            match states.and_then(|states| Ok(realtime.load(&states, &end)?)) {
+                Ok(()) => {}
                 // Its SQL fails on an event, as it did before the stop, or the history cannot be read.
                 Err(error) => {
                     let mut view = LiveView::new(realtime, batch.as_ref().map(batch_part), boundary);
@@ -350,25 +400,9 @@ pub(super) fn active_definition(definition: &Definition) -> ActiveDefinition {
 
 async fn open_view_store(ports: &Ports, plan: &ViewPlan) -> Result<ViewStore> {
     let schema = Arc::clone(plan.stored_schema());
-    Ok(ViewStore::open(&ports.store, &plan.name, plan.id.as_str(), schema).await?)
-}
-
-/// The batch view that answers. States of another format are not merged with ours: without a batch view the realtime view
-/// is rebuilt from the whole history, and the next batch run replaces the states.
-fn usable_batch_view(definition: &Definition) -> Option<BatchView> {
-    let batch = definition.store.current()?;
-    let found = batch.record.get("state_format_version").and_then(|version| version.as_str()).unwrap_or("none");
-    if found == STATE_FORMAT_VERSION {
-        return Some(batch);
-    }
-    tracing::warn!(
-        view = definition.plan.name,
-        batch_version = batch.version.0,
-        found,
-        expected = STATE_FORMAT_VERSION,
-        "the batch view's states are of another format; answering from the history until the next batch run"
-    );
-    None
+    // States of another format are never merged with ours: they are in another folder, and the view is rebuilt.
+    let folder = format!("{}_{STATE_FORMAT_VERSION}", plan.id.as_str());
+    Ok(ViewStore::open(&ports.store, &plan.name, &folder, schema).await?)
 }
 
 fn last_audit(batch: &BatchView) -> Option<AuditReport> {

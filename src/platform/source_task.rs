@@ -12,10 +12,12 @@
 //! It never waits for a commit, a compaction or a batch run: those are tasks whose ends are events here.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -34,7 +36,7 @@ use watershed_speed_layer::{Compacted, RealtimeView};
 
 use super::live_view::LiveView;
 use super::watermark::Watermark;
-use crate::error::{Result, with_causes};
+use crate::error::{Error, Result, with_causes};
 
 /// What other tasks ask of a source's task.
 #[derive(Debug)]
@@ -45,8 +47,11 @@ pub(super) enum Command {
     /// The states that a batch view up to the boundary will supersede; `None` for a definition that has no answers yet.
     PartsBelow { id: DefinitionId, boundary: Boundary, reply: oneshot::Sender<Option<StateParts>> },
     /// Switch a definition to a new batch view; a definition that was being built takes over its name. The answer is the
-    /// batch views that nobody will ask any more.
-    Publish { id: DefinitionId, batch: BatchPart, boundary: Boundary, reply: oneshot::Sender<Vec<BatchPart>> },
+    /// batch views that nobody will ask any more; `None` if there was no switch, because the definition is gone, has
+    /// stopped, or starts behind the boundary.
+    Publish { id: DefinitionId, batch: BatchPart, boundary: Boundary, reply: oneshot::Sender<Option<Vec<BatchPart>>> },
+    /// Forget the definition that is being built under a name.
+    CancelBuild { name: String, reply: oneshot::Sender<()> },
     /// A batch run has failed.
     Abandon { id: DefinitionId, boundary: Boundary },
     /// Start keeping a definition from here on, without answers until its first batch view is published.
@@ -116,6 +121,7 @@ pub(super) fn start(start: SourceStart, means: Means, tasks: &mut JoinSet<()>) -
         cut: applied.clone(),
         commit_due: Instant::now() + means.config.history.commit_interval,
         applied,
+        first_partition: 0,
         snapshots: watch::Sender::new(Arc::new(SourceSnapshot {
             source: Arc::clone(&start.source),
             applied: Position::default(),
@@ -141,7 +147,16 @@ pub(super) fn start(start: SourceStart, means: Means, tasks: &mut JoinSet<()>) -
         snapshots: task.snapshots.subscribe(),
         commands,
     };
-    tasks.spawn(task.run(inbox));
+    let name = handle.source.name.clone();
+    tasks.spawn(async move {
+        // Without its task a source takes no events and is not ready; its last snapshot goes on answering, as of then.
+        if AssertUnwindSafe(task.run(inbox)).catch_unwind().await.is_err() {
+            tracing::error!(
+                source = name,
+                "the source's task panicked; restart the process, and please report this bug"
+            );
+        }
+    });
     handle
 }
 
@@ -153,7 +168,7 @@ struct SourceTask {
     writer: Arc<HistoryWriter>,
     /// The newest version of the history.
     archived: HistorySnapshot,
-    commit: Option<tokio::task::JoinHandle<()>>,
+    commit: Option<Commit>,
     waiters: Vec<Waiter>,
     /// Events since the last cut.
     pending: Vec<RecordBatch>,
@@ -163,6 +178,8 @@ struct SourceTask {
     commit_due: Instant,
     /// Up to where the views have the log.
     applied: Position,
+    /// The partition that is read first.
+    first_partition: usize,
     watermark: Watermark,
     views: BTreeMap<String, NamedView>,
     snapshots: watch::Sender<Arc<SourceSnapshot>>,
@@ -171,6 +188,12 @@ struct SourceTask {
     chores: JoinSet<()>,
     label: SourceLabel,
     means: Means,
+}
+
+/// A commit under way.
+struct Commit {
+    append: Arc<Append>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 /// Somebody who waits for the history to cover a position.
@@ -209,7 +232,7 @@ impl SourceTask {
                 },
                 Some(compacted) = self.compactions.join_next() => self.install(compacted),
                 Some(_) = self.chores.join_next() => {}
-                () = ended(&mut self.commit) => self.committed(),
+                outcome = ended(&mut self.commit) => self.commit_ended(outcome),
                 changed = self.log_end.changed() => if changed.is_err() { return self.stop().await },
                 () = tokio::time::sleep_until(self.commit_due), if self.may_cut() => {}
                 () = std::future::ready(()), if self.is_behind() => {}
@@ -234,7 +257,10 @@ impl SourceTask {
         let mut events = Vec::new();
         let mut oldest_us = Vec::new();
         let mut rows = 0;
-        for (partition, log_end) in log_end.iter() {
+        // Another partition is first each time, so that one with much to read does not hold up the others.
+        let partitions = log_end.offsets().len();
+        self.first_partition = (self.first_partition + 1) % partitions.max(1);
+        for (partition, log_end) in log_end.iter().cycle().skip(self.first_partition).take(partitions) {
             let from = self.applied.get(partition);
             if from >= log_end || rows >= rows_max {
                 continue;
@@ -298,6 +324,7 @@ impl SourceTask {
     fn cut(&mut self) {
         for view in self.views.values_mut().flat_map(NamedView::live) {
             view.realtime.cut();
+            view.compaction_failed = false;
         }
         let append = Append {
             batches: std::mem::take(&mut self.pending),
@@ -306,12 +333,33 @@ impl SourceTask {
             max_event_times_us: self.watermark.max_event_times_us().to_vec(),
         };
         self.pending_rows = 0;
+        self.commit(Arc::new(append));
+    }
+
+    fn commit(&mut self, append: Arc<Append>) {
         let (writer, metrics, label) = (Arc::clone(&self.writer), self.means.metrics.clone(), self.label.clone());
-        self.commit = Some(tokio::spawn(async move { append_until_done(&writer, append, &metrics, &label).await }));
+        let work = Arc::clone(&append);
+        let task = tokio::spawn(async move { append_until_done(&writer, &work, &metrics, &label).await });
+        self.commit = Some(Commit { append, task });
+    }
+
+    /// The commit's task has ended.
+    fn commit_ended(&mut self, outcome: Result<(), tokio::task::JoinError>) {
+        let Some(commit) = self.commit.take() else { return };
+        match outcome {
+            Ok(()) => self.committed(),
+            Err(error) => {
+                tracing::error!(
+                    source = self.source.name,
+                    error = with_causes(&error),
+                    "a history commit panicked; trying again"
+                );
+                self.commit(commit.append);
+            }
+        }
     }
 
     fn committed(&mut self) {
-        self.commit = None;
         self.commit_due = Instant::now() + self.means.config.history.commit_interval;
         self.archived = self.history.known();
         tracing::debug!(
@@ -348,10 +396,10 @@ impl SourceTask {
         let (done, waiting) = self.waiters.drain(..).partition(|waiter: &Waiter| end.covers(&waiter.target));
         self.waiters = waiting;
         for waiter in done {
-            if let Some(view) = waiter.pin.and_then(|id| self.find(&id)) {
+            let heard = waiter.reply.send(self.archived.clone()).is_ok();
+            if let Some(view) = waiter.pin.filter(|_| heard).and_then(|id| self.find(&id)) {
                 view.pins.push(end.clone());
             }
-            let _ = waiter.reply.send(self.archived.clone());
         }
     }
 
@@ -367,7 +415,7 @@ impl SourceTask {
 
     fn start_compactions(&mut self) {
         for view in self.views.values_mut().flat_map(NamedView::live) {
-            if view.compacting {
+            if view.compacting || view.compaction_failed {
                 continue;
             }
             let Some(compaction) = view.realtime.compaction() else { continue };
@@ -376,8 +424,13 @@ impl SourceTask {
             let context = super::task_context(&self.means.runtime);
             self.compactions.spawn(async move {
                 let id = plan.id.clone();
-                let compacted = pool.run(async move { compaction.run(&plan, context).await }).await;
-                (id, compacted.map_err(Into::into))
+                let merged = pool.run(async move { compaction.run(&plan, context).await });
+                let compacted = AssertUnwindSafe(merged).catch_unwind().await;
+                (
+                    id,
+                    compacted
+                        .map_or(Err(Error::Panicked { what: "merging runs" }), |merged| merged.map_err(Into::into)),
+                )
             });
         }
     }
@@ -390,7 +443,13 @@ impl SourceTask {
         match compacted {
             Ok(compacted) => view.realtime.install(compacted),
             Err(error) => {
-                tracing::warn!(source = name, view = view.plan.name, error = with_causes(&error), "cannot merge runs");
+                view.compaction_failed = true;
+                tracing::warn!(
+                    source = name,
+                    view = view.plan.name,
+                    error = with_causes(&error),
+                    "cannot merge runs; trying again after the next cut"
+                );
             }
         }
         self.publish();
@@ -419,6 +478,12 @@ impl SourceTask {
                     view.unpin(&boundary.0);
                 }
             }
+            Command::CancelBuild { name, reply } => {
+                if let Some(view) = self.views.get_mut(&name) {
+                    view.building = None;
+                }
+                let _ = reply.send(());
+            }
             Command::Build { realtime, reply } => {
                 self.build(*realtime);
                 let _ = reply.send(());
@@ -431,21 +496,19 @@ impl SourceTask {
         }
     }
 
-    fn supersede(&mut self, id: &DefinitionId, batch: BatchPart, boundary: Boundary) -> Vec<BatchPart> {
-        let is_it = |live: &LiveView| live.plan.id == *id;
-        let mut superseded = Vec::new();
+    fn supersede(&mut self, id: &DefinitionId, batch: BatchPart, boundary: Boundary) -> Option<Vec<BatchPart>> {
+        let is_it = |live: &LiveView| live.plan.id == *id && boundary.0.covers(&live.boundary.0);
         for view in self.views.values_mut() {
-            if let Some(mut built) = view.building.take_if(|building| is_it(building)) {
+            let ready = |building: &mut LiveView| is_it(building) && building.failure.is_none();
+            if let Some(mut built) = view.building.take_if(ready) {
                 built.supersede(batch, boundary);
-                superseded.extend(view.active.replace(built).and_then(|replaced| replaced.batch));
-                break;
+                return Some(view.active.replace(built).and_then(|replaced| replaced.batch).into_iter().collect());
             }
             if let Some(active) = view.active.as_mut().filter(|active| is_it(active)) {
-                superseded.extend(active.supersede(batch, boundary));
-                break;
+                return Some(active.supersede(batch, boundary).into_iter().collect());
             }
         }
-        superseded
+        None
     }
 
     fn build(&mut self, mut realtime: RealtimeView) {
@@ -479,9 +542,9 @@ impl SourceTask {
     /// Ends what is under way: the log holds whatever a commit does not bring into the history.
     async fn stop(&mut self) {
         if let Some(commit) = self.commit.take() {
-            commit.abort();
+            commit.task.abort();
             // Aborted, or done at the last moment: both are fine.
-            let _ = commit.await;
+            let _ = commit.task.await;
         }
         self.compactions.shutdown().await;
         // Not cut short: a trim under way keeps the log's files open until it is done.
@@ -489,18 +552,18 @@ impl SourceTask {
     }
 }
 
-/// Waits for the end of a task that may not be there.
-async fn ended(task: &mut Option<tokio::task::JoinHandle<()>>) {
-    match task {
-        Some(task) => drop(task.await),
+/// Waits for the end of a commit that may not be there.
+async fn ended(commit: &mut Option<Commit>) -> Result<(), tokio::task::JoinError> {
+    match commit {
+        Some(commit) => (&mut commit.task).await,
         None => std::future::pending().await,
     }
 }
 
 /// Appends until it succeeds: the events are durable in the log, so time is all that a failing store costs.
-async fn append_until_done(writer: &HistoryWriter, append: Append, metrics: &Metrics, label: &SourceLabel) {
+async fn append_until_done(writer: &HistoryWriter, append: &Append, metrics: &Metrics, label: &SourceLabel) {
     let mut pause = Duration::from_millis(100);
-    while let Err(error) = writer.append(&append).await {
+    while let Err(error) = writer.append(append).await {
         metrics.history_commit_failures.get_or_create(label).inc();
         tracing::error!(
             source = label.source,

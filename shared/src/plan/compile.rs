@@ -18,9 +18,11 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
     Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Projection, SortExpr, TableSource, Volatility,
 };
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
 use datafusion::physical_expr::expressions::lit;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
@@ -62,7 +64,7 @@ pub async fn compile(view: &ViewStatement, source: Arc<SourceDefinition>) -> Res
     };
     let pieces = pieces.map_err(refuse)?;
     let stored_schema = stored_schema(&pieces.state_schema).map_err(refuse)?;
-    Ok(ViewPlan {
+    let plan = ViewPlan {
         name: view.name.clone(),
         sql: view.sql.clone(),
         id: view.definition_id(&source),
@@ -76,7 +78,30 @@ pub async fn compile(view: &ViewStatement, source: Arc<SourceDefinition>) -> Res
         stored_schema,
         finished_schema: pieces.finished_schema,
         notes: pieces.notes,
-    })
+    };
+    try_out(&plan, &session).await.map_err(refuse)?;
+    Ok(plan)
+}
+
+/// Runs all three plans over one event of default values (0, the empty string, ...): what DataFusion plans but cannot run is
+/// refused here and not at the first event. Errors that come from the values are none of the definition's.
+async fn try_out(plan: &ViewPlan, session: &SessionState) -> Result<(), Refusal> {
+    let schema = &plan.source.event_schema;
+    let values = schema.fields().iter().map(|field| ScalarValue::new_default(field.data_type())?.to_array());
+    let event = RecordBatch::try_new(Arc::clone(schema), values.collect::<Result<Vec<_>, _>>()?)?;
+    let rows = MemoryRows::new(Arc::clone(schema), vec![event]);
+    let run = async {
+        let states = plan.merge(plan.partial(Arc::new(rows), session).await?)?;
+        let finished = plan.finish_all(plan.from_stored(plan.to_stored(states)?)?, 1)?;
+        datafusion::physical_plan::collect(finished, session.task_ctx()).await
+    };
+    match run.await {
+        Err(error @ (DataFusionError::Internal(_) | DataFusionError::NotImplemented(_))) => Err(error.into()),
+        Err(DataFusionError::Context(_, error)) if matches!(error.as_ref(), DataFusionError::NotImplemented(_)) => {
+            Err((*error).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Why a view cannot be kept, and what to write instead.
@@ -88,6 +113,12 @@ struct Refusal {
 impl Refusal {
     fn new(reason: impl Into<String>, hint: impl Into<String>) -> Refusal {
         Refusal { reason: reason.into(), hint: Some(hint.into()) }
+    }
+}
+
+impl From<arrow::error::ArrowError> for Refusal {
+    fn from(error: arrow::error::ArrowError) -> Refusal {
+        DataFusionError::from(error).into()
     }
 }
 
@@ -273,7 +304,11 @@ async fn aggregate_pieces(
     let (below, calls) = break_ties(aggregate)?;
     let input = narrow(below, aggregate.group_expr.iter().chain(&calls))?;
     let input_schema = Arc::new(input.schema().as_arrow().clone());
-    let group_by = group_by(&aggregate.group_expr, input.schema(), session)?;
+    let simplifier = simplifier(&input, session);
+    let keys =
+        aggregate.group_expr.iter().map(|key| simplifier.simplify(key.clone())).collect::<Result<Vec<_>, _>>()?;
+    let calls = calls.into_iter().map(|call| simplify_call(call, &simplifier)).collect::<Result<Vec<_>, _>>()?;
+    let group_by = group_by(&keys, input.schema(), session)?;
     let lowered = calls.iter().map(|call| {
         let context = PhysicalPlanningContext::default();
         LoweredAggregateBuilder::new(call, input.schema(), &input_schema, session.execution_props(), &context).build()
@@ -306,6 +341,38 @@ async fn aggregate_pieces(
         notes: calls.iter().filter_map(note).collect(),
         kind: ViewKind::Aggregate(aggregation),
     })
+}
+
+/// Brings expressions into the form that can be executed: some functions (`coalesce`, `nvl`) are rewritten to others first.
+fn simplifier(input: &LogicalPlan, session: &SessionState) -> ExprSimplifier {
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::clone(input.schema()))
+        .with_config_options(Arc::clone(session.config_options()));
+    ExprSimplifier::new(context.build())
+}
+
+/// Simplifies what a call reads, and not the call itself, whose form decides its states.
+fn simplify_call(call: Expr, simplifier: &ExprSimplifier) -> Result<Expr, DataFusionError> {
+    match call {
+        Expr::Alias(mut alias) => {
+            alias.expr = Box::new(simplify_call(*alias.expr, simplifier)?);
+            Ok(Expr::Alias(alias))
+        }
+        Expr::AggregateFunction(mut call) => {
+            let params = &mut call.params;
+            for argument in &mut params.args {
+                *argument = simplifier.simplify(argument.clone())?;
+            }
+            if let Some(filter) = &mut params.filter {
+                **filter = simplifier.simplify(filter.as_ref().clone())?;
+            }
+            for sort in &mut params.order_by {
+                sort.expr = simplifier.simplify(sort.expr.clone())?;
+            }
+            Ok(Expr::AggregateFunction(call))
+        }
+        other => Ok(other),
+    }
 }
 
 /// The plan below the aggregate and its calls, with the event's place as the last sort key of order-dependent calls.

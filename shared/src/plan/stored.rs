@@ -10,9 +10,9 @@ use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 
 use crate::event::timestamp_type;
 
-/// Version of the meaning of stored states. DataFusion may change its accumulators' states from one version to the next:
+/// Version of the meaning of stored states; part of the name of the folder that holds them. DataFusion may change its accumulators' states from one version to the next:
 /// state files of another version are rebuilt from the history, never merged.
-pub const STATE_FORMAT_VERSION: &str = "1/datafusion-55";
+pub const STATE_FORMAT_VERSION: &str = "1_datafusion_55";
 
 /// The stored type of a native state type, or `None` when there is none.
 pub(super) fn stored_type(native: &DataType) -> Option<DataType> {

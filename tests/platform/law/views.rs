@@ -17,6 +17,7 @@ const KEYS: &[&str] = &[
     "b",
     "y",
     "upper(k)",
+    "coalesce(k, 'none')",
     "tumble(t, INTERVAL '1 hour')",
     "tumble(t, INTERVAL '1 day', INTERVAL '6 hours')",
     "date_trunc('day', t)",
@@ -78,6 +79,8 @@ const AGGREGATES: &[&str] = &[
     "sum(v + 1)",
     "sum(CASE WHEN b THEN 1 ELSE 0 END) * 2",
     "max(v) - min(v)",
+    "sum(coalesce(v, 7))",
+    "count(*) FILTER (WHERE coalesce(b, true))",
 ];
 
 const FILTERS: &[&str] =
