@@ -344,9 +344,10 @@ fn failed(error: DataFusionError) -> Error {
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => Error::QueryMemory { reason },
         // Division by zero, a cast that fails: the data does not fit what the SQL asks.
-        DataFusionError::ArrowError(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => {
-            Error::InvalidQuery { reason }
-        }
+        DataFusionError::ArrowError(..)
+        | DataFusionError::Execution(_)
+        | DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..) => Error::InvalidQuery { reason },
         _ => Error::QueryFailed { reason },
     }
 }
