@@ -3,7 +3,7 @@
 # Where rustup puts cargo, for a shell that was open before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo test bench fmt clean
+.PHONY: help setup build demo test bench torture simulate fuzz fmt clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -12,7 +12,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'New here? Start with "make demo"; then read README.md and ARCHITECTURE.md.'
-	@echo 'The first build compiles about 400 packages and RocksDB: half an hour on two cores, minutes on many.'
+	@echo 'The first build compiles about 400 packages and RocksDB: a quarter of an hour on two cores, minutes on many.'
 
 setup: ## Install what the build needs, saying what, or print the command where that is not possible
 	@scripts/setup
@@ -29,6 +29,17 @@ test: setup ## Run every check: format, dependencies, clippy, all tests, documen
 # The profile of the demo and the tests, so that nothing is compiled twice.
 bench: setup ## Measure against the bare limits and print ratios; ONLY="query memory" takes some of them
 	cargo bench --locked --profile dev --bench ratios -- $(ONLY)
+
+torture: setup ## Kill the platform again and again and print what was lost: KILLS=1000 or MINUTES=60
+	$(if $(MINUTES),WATERSHED_TORTURE_MINUTES=$(MINUTES),WATERSHED_TORTURE_KILLS=$(or $(KILLS),1000)) \
+	cargo test --locked --workspace --test platform torture -- --nocapture
+
+simulate: setup ## Run the platform in simulated worlds of faults: SEEDS=100000 FIRST=0
+	WATERSHED_SIMULATION_SCHEDULES=$(or $(SEEDS),100000) WATERSHED_SIMULATION_FIRST_SEED=$(or $(FIRST),0) \
+	cargo test --locked --workspace --test platform simulation::simulated -- --nocapture
+
+fuzz: setup ## Run every fuzz target for a moment; scripts/fuzz TARGET SECONDS for longer
+	@scripts/fuzz
 
 fmt: ## Format all code
 	cargo fmt --all

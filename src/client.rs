@@ -2,7 +2,8 @@
 //!
 //! Every refusal becomes a [`ClientError`] that says what the platform knows of the request, because that decides what
 //! may follow: a request that was never taken may be sent again; one whose answer was lost may have taken effect, so
-//! only reading is repeated then. [`Retry`] holds the three rules; nothing else in the command retries.
+//! it is repeated only when it changes nothing or the platform recognizes it: events are sent under a [`RequestName`].
+//! [`Retry`] holds the three rules; nothing else in the command retries.
 
 pub(crate) mod answer;
 mod error;
@@ -45,13 +46,22 @@ pub(crate) struct Client {
     url: Url,
 }
 
+/// Names a request that changes something, so that the platform takes it once however often it arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RequestName {
+    /// Whose requests are numbered.
+    pub(crate) producer: String,
+    /// Number of the request, from 0 without gaps.
+    pub(crate) sequence: u64,
+}
+
 /// When a request may be sent again, and for how long.
 pub(crate) struct Retry<'a> {
     /// Time after the first failure during which the request is tried again.
     pub(crate) patience: Duration,
     /// Whether a refused connection is tried again: right amid a long job, wrong for a mistyped address.
     pub(crate) reconnect: bool,
-    /// Whether the request changes nothing, so that it may be repeated when its answer was lost.
+    /// Whether the request changes nothing, or has a name, so that it may be repeated when its answer was lost.
     pub(crate) repeatable: bool,
     /// Called before each pause with what went wrong and how long the pause is.
     pub(crate) on_pause: &'a (dyn Fn(&ClientError, Duration) + Sync),
@@ -140,16 +150,18 @@ impl Client {
         Ok(CsvAnswer { response, complete, url: self.url.to_string() })
     }
 
-    /// Sends one body of events. Refused rows are part of the answer, also when all of them are.
+    /// Sends one body of events under a name. Refused rows are part of the answer, also when all of them are.
     pub(crate) async fn send_events(
         &self,
         source: &str,
         content_type: &'static str,
         body: Vec<u8>,
+        name: &RequestName,
         retry: Retry<'_>,
     ) -> Result<Ingested> {
         let url = self.endpoint(&["v1", "sources", source, "events"])?;
         let request = self.http.post(url).timeout(EVENTS_TIMEOUT).header(CONTENT_TYPE, content_type).body(body);
+        let request = request.header("producer-id", &name.producer).header("producer-sequence", name.sequence);
         match self.fetch(request, retry).await {
             Err(ClientError::Refused(problem)) if problem.status == StatusCode::UNPROCESSABLE_ENTITY.as_u16() => {
                 serde_json::from_slice(&problem.body).map_err(|_| ClientError::Refused(problem).into())
@@ -290,6 +302,7 @@ type Failure = (ClientError, Option<Duration>);
 /// Makes attempts until one succeeds or `retry` forbids another; the error is that of the last attempt.
 async fn retrying<T>(mut retry: Retry<'_>, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, ClientError> {
     let mut failing_since: Option<Instant> = None;
+    let mut lost = None;
     let mut backoff = BACKOFF_FIRST;
     loop {
         let (error, asked) = match attempt().await {
@@ -299,11 +312,14 @@ async fn retrying<T>(mut retry: Retry<'_>, attempt: impl AsyncFn() -> Result<T, 
         let delay = asked.unwrap_or_else(|| jittered(backoff));
         let waited = failing_since.get_or_insert_with(Instant::now).elapsed();
         if !retry.allows(&error) || waited + delay > retry.patience {
-            return Err(error);
+            return Err(error.after(lost));
         }
         (retry.on_pause)(&error, delay);
         if let Paused::GaveUp = retry.pause(delay).await {
-            return Err(error);
+            return Err(error.after(lost));
+        }
+        if let ClientError::Lost { url, reason } = error {
+            lost = Some((url, reason));
         }
         backoff = (backoff * 2).min(BACKOFF_LAST);
     }
@@ -355,7 +371,7 @@ mod tests {
         Retry {
             patience: Duration::from_secs(60),
             reconnect: true,
-            repeatable: false,
+            repeatable: true,
             on_pause: &|_, _| {},
             give_up: None,
         }
@@ -363,27 +379,49 @@ mod tests {
 
     const ACCEPTED: &str = r#"{"accepted":2,"rejected":0,"errors":[],"position":"edits=2"}"#;
 
+    fn name() -> RequestName {
+        RequestName { producer: "mill".to_owned(), sequence: 7 }
+    }
+
     #[tokio::test]
-    async fn busy_platform_is_asked_again_with_the_same_body_after_the_pause_it_asks_for() {
+    async fn events_are_sent_again_under_the_same_name_when_their_answer_was_lost_or_the_platform_is_busy() {
         let busy = problem(503, "busy", "the log is full").with_header("retry-after", "0");
-        let fake = Fake::start([busy.clone(), busy, reply(200, ACCEPTED)]).await;
+        let overloaded = problem(429, "overload", "too many requests").with_header("retry-after", "0");
+        let fake = Fake::start([reply(200, ACCEPTED).cut_off(), busy, overloaded, reply(200, ACCEPTED)]).await;
         let client = Client::new(&fake.url).unwrap();
-        let answer =
-            client.send_events("edits", "application/x-ndjson", b"{}\n{}\n".to_vec(), patient()).await.unwrap();
+        let body = b"{}\n{}\n".to_vec();
+        let answer = client.send_events("edits", "application/x-ndjson", body, &name(), patient()).await.unwrap();
         assert_eq!((answer.accepted, answer.position.as_deref()), (2, Some("edits=2")));
         for request in fake.requests() {
             assert_eq!(request.target, "/v1/sources/edits/events");
             assert_eq!(request.headers["content-type"], "application/x-ndjson");
+            assert_eq!(request.headers["producer-id"], "mill");
+            assert_eq!(request.headers["producer-sequence"], "7");
             assert_eq!(request.body, b"{}\n{}\n");
         }
-        assert_eq!(fake.requests().len(), 3);
+        assert_eq!(fake.requests().len(), 4);
     }
 
     #[tokio::test]
-    async fn events_whose_answer_was_lost_are_not_sent_again() {
-        let fake = Fake::start([reply(200, ACCEPTED).cut_off(), reply(200, ACCEPTED)]).await;
-        let client = Client::new(&fake.url).unwrap();
-        let error = client.send_events("edits", "text/csv", b"a\n1\n".to_vec(), patient()).await.unwrap_err();
+    async fn whoever_gives_up_after_a_lost_answer_does_not_claim_that_nothing_was_done() {
+        let busy = problem(503, "busy", "the log is full").with_header("retry-after", "0");
+        let refused = problem(503, "busy", "the log is full").with_header("retry-after", "3600");
+        for replies in [vec![reply(200, ACCEPTED).cut_off(), busy.clone(), refused.clone()], vec![busy, refused]] {
+            let was_lost = replies.len() == 3;
+            let fake = Fake::start(replies).await;
+            let client = Client::new(&fake.url).unwrap();
+            let sent = client.send_events("edits", "text/csv", b"a\n1\n".to_vec(), &name(), patient()).await;
+            let error = sent.unwrap_err();
+            let error: &ClientError = error.downcast_ref().unwrap();
+            assert_eq!(error.changed_nothing(), !was_lost, "{error}");
+            assert!(error.to_string().contains("the log is full"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn request_without_a_name_is_not_sent_again_when_its_answer_was_lost() {
+        let fake = Fake::start([reply(202, "{}").cut_off(), reply(202, "{}")]).await;
+        let error = Client::new(&fake.url).unwrap().start_batch_run("counts", "full", false).await.unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(ClientError::Lost { .. })), "{error:#}");
         assert_eq!(fake.requests().len(), 1);
     }
@@ -411,7 +449,7 @@ mod tests {
             "errors":[{"row":0,"column":"time","reason":"no time"}],"position":"edits=0"}"#;
         let fake = Fake::start([reply(422, body)]).await;
         let client = Client::new(&fake.url).unwrap();
-        let answer = client.send_events("edits", "text/csv", Vec::new(), patient()).await.unwrap();
+        let answer = client.send_events("edits", "text/csv", Vec::new(), &name(), patient()).await.unwrap();
         assert_eq!((answer.accepted, answer.rejected, answer.errors[0].row), (0, 1, 0));
     }
 

@@ -28,12 +28,12 @@ pub enum Error {
     },
 
     /// A definition that is wrong, with its file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Definition {
         /// The file.
         path: PathBuf,
-        /// What is wrong and where.
-        source: watershed_shared::error::Error,
+        /// What is wrong and where; part of the message, so not a cause of it.
+        error: watershed_shared::error::Error,
     },
 
     /// A project whose definitions contradict each other or what is stored.
@@ -91,6 +91,10 @@ pub enum Error {
     #[error(transparent)]
     Serving(#[from] serving::Error),
 
+    /// The folder of realtime checkpoints cannot be used.
+    #[error(transparent)]
+    Checkpoints(#[from] watershed_speed_layer::CheckpointError),
+
     /// The system refused something that the process needs.
     #[error("cannot {action}: {source}")]
     System {
@@ -110,7 +114,7 @@ impl Error {
             Error::Serving(error) => error.kind(),
             Error::Stopping => ErrorKind::Retryable,
             Error::LogBehindHistory { .. } => ErrorKind::Corrupt,
-            Error::System { .. } | Error::Panicked { .. } => ErrorKind::Internal,
+            Error::System { .. } | Error::Panicked { .. } | Error::Checkpoints(_) => ErrorKind::Internal,
             Error::Overtaken { .. } => ErrorKind::Conflict,
             _ => ErrorKind::Invalid,
         }

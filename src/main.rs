@@ -46,6 +46,7 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Sources(args) => cli::views::execute_sources(args).await,
         Command::Run(args) => cli::run::execute(args).await,
         Command::Check(args) => cli::check::execute(args).await,
+        Command::Doctor(args) => cli::doctor::execute(args).await,
         Command::Demo(args) => cli::demo::execute(args).await,
     }
 }

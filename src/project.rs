@@ -31,12 +31,15 @@ impl Project {
     /// # Errors
     /// `Unreadable`, `Configuration` or `Definition`, with the file.
     pub fn read(folder: &Path) -> Result<Project> {
-        let config = read_config(folder)?;
+        let mut config = read_config(folder)?;
+        if let Some(store) = config.store.as_mut().filter(|store| !store.contains("://")) {
+            *store = folder.join(&store).to_string_lossy().into_owned();
+        }
         let mut statements = Vec::new();
         for path in definition_files(folder)? {
             let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
             let parsed = parse_definitions(&text);
-            statements.extend(parsed.map_err(|source| Error::Definition { path: path.clone(), source })?);
+            statements.extend(parsed.map_err(|error| Error::Definition { path: path.clone(), error })?);
         }
         if statements.is_empty() {
             return Err(Error::Project {

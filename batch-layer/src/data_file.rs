@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
 use datafusion::common::stats::Precision;
@@ -17,12 +17,14 @@ use object_store::path::Path;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Type, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
 use watershed_shared::position::{OffsetRange, PartitionId};
 
+use crate::checksum::{FileChecksum, block_checksums};
 use crate::error::Result;
 
 /// A Parquet file of a table; never changed once it is written.
@@ -39,6 +41,8 @@ pub struct DataFile {
     /// In a history: every partition with events in the file, and the offsets between which they all are. `None` in
     /// other tables, and for files that another tool has rewritten: such a file may hold any event.
     pub offsets: Option<Vec<(PartitionId, OffsetRange)>>,
+    /// What proves its bytes; `None` for files that were written before there were checksums.
+    pub checksum: Option<FileChecksum>,
 }
 
 /// How batches are written to Parquet.
@@ -102,6 +106,7 @@ pub(crate) struct EncodedFile {
     pub(crate) bytes: Bytes,
     pub(crate) rows: u64,
     pub(crate) statistics: FileStatistics,
+    pub(crate) checksum: FileChecksum,
 }
 
 /// Encodes batches, in their order, into one or more files. Pure CPU work.
@@ -145,10 +150,15 @@ impl FileEncoder {
     /// Completes the open file, if there is one.
     pub(crate) fn finish(&mut self) -> Result<Option<EncodedFile>> {
         let Some(mut writer) = self.writer.take() else { return Ok(None) };
+        writer.flush()?;
+        writer.sync().map_err(ParquetError::from)?;
+        let tail_start = writer.inner().len();
+        writer.append_key_value_metadata(block_checksums(writer.inner()));
         let metadata = writer.finish()?;
         let statistics = FileStatistics::of(&self.schema, &metadata)?;
         let bytes = Bytes::from(std::mem::take(writer.inner_mut()));
-        Ok(Some(EncodedFile { bytes, rows: std::mem::take(&mut self.rows), statistics }))
+        let checksum = FileChecksum::of(&bytes, tail_start);
+        Ok(Some(EncodedFile { bytes, rows: std::mem::take(&mut self.rows), statistics, checksum }))
     }
 }
 
@@ -222,19 +232,19 @@ impl FileStatistics {
 
     /// DataFusion's form, with which a scan skips whole files. It takes exact values for bounds, so they are called exact.
     pub(crate) fn to_datafusion(&self, rows: u64, bytes: u64, schema: &Schema) -> Statistics {
-        let column = |name: &str| match self.columns.get(name) {
-            None => ColumnStatistics::new_unknown(),
-            Some(bounds) => ColumnStatistics {
+        let column = |field: &FieldRef| match self.columns.get(field.name()) {
+            Some(bounds) if bounds.min.data_type() == *field.data_type() => ColumnStatistics {
                 null_count: Precision::Exact(bounds.null_count as usize),
                 min_value: Precision::Exact(bounds.min.clone()),
                 max_value: Precision::Exact(bounds.max.clone()),
                 ..ColumnStatistics::new_unknown()
             },
+            _ => ColumnStatistics::new_unknown(),
         };
         Statistics {
             num_rows: Precision::Exact(rows as usize),
             total_byte_size: Precision::Inexact(bytes as usize),
-            column_statistics: schema.fields().iter().map(|field| column(field.name())).collect(),
+            column_statistics: schema.fields().iter().map(column).collect(),
         }
     }
 }
@@ -308,7 +318,14 @@ impl EncodedFile {
     /// The file as it is once stored at `path`.
     pub(crate) fn at(&self, path: Path) -> DataFile {
         let bytes = self.bytes.len() as u64;
-        DataFile { path, bytes, rows: self.rows, statistics: self.statistics.clone(), offsets: None }
+        DataFile {
+            path,
+            bytes,
+            rows: self.rows,
+            statistics: self.statistics.clone(),
+            offsets: None,
+            checksum: Some(self.checksum),
+        }
     }
 }
 

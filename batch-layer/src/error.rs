@@ -2,7 +2,8 @@
 
 use datafusion::error::DataFusionError;
 use deltalake_core::DeltaTableError;
-use watershed_shared::error::ErrorKind;
+use watershed_shared::disk::is_full;
+use watershed_shared::error::{Error as SharedError, ErrorKind};
 
 /// Result of the operations of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -79,12 +80,27 @@ pub enum Error {
     },
 
     /// Stored data that is damaged, or changed by a tool in a way that cannot be followed.
-    #[error("{what} is damaged: {reason}; restore it from a copy")]
+    #[error(
+        "{what} is damaged: {reason}; stop the platform and run `watershed doctor`, which says what can be repaired and what must be restored from a copy"
+    )]
     Corrupt {
         /// Which stored thing, by its path.
         what: String,
         /// How the damage shows.
         reason: String,
+    },
+
+    /// Stored data of a version that this code does not know.
+    #[error(
+        "{what} has format version {found}, but this version of watershed knows only those up to {known}; nothing was changed; use the version of watershed that wrote it, or a later one"
+    )]
+    NewerFormat {
+        /// Which stored thing.
+        what: String,
+        /// Its version.
+        found: u32,
+        /// The newest version that this code knows.
+        known: u32,
     },
 
     /// The object store refused an operation.
@@ -136,16 +152,25 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether what is stored is at fault, so that trying again changes nothing.
+    pub(crate) fn is_lasting(&self) -> bool {
+        !matches!(self.kind(), ErrorKind::Retryable)
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::InvalidName { .. }
             | Error::InvalidLocation { .. }
             | Error::UnsupportedSchema { .. }
+            | Error::NewerFormat { .. }
             | Error::SchemaMismatch { .. } => ErrorKind::Invalid,
             Error::Conflict { .. } => ErrorKind::Conflict,
             Error::Corrupt { .. } => ErrorKind::Corrupt,
             Error::Interrupted { .. } => ErrorKind::Retryable,
+            Error::Store { source, .. } if is_full(source) => ErrorKind::DiskFull,
+            Error::Delta { source, .. } if is_full(source.as_ref()) => ErrorKind::DiskFull,
+            Error::Plan(source) if is_full(source) => ErrorKind::DiskFull,
             Error::Store { source, .. } => store_error_kind(source),
             Error::Delta { source, .. } => error_chain_kind(source.as_ref()),
             Error::Plan(source) => error_chain_kind(source),
@@ -155,14 +180,31 @@ impl Error {
     }
 }
 
-/// The kind of the object store's error at the root of another library's error; `Internal` if there is none.
+/// The kind of the object store's error, or of damage, at the root of another library's error; `Internal` if there is
+/// none.
 fn error_chain_kind(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
-    std::iter::successors(Some(error), |error| error.source())
-        .find_map(|error| error.downcast_ref::<object_store::Error>())
-        .map_or(ErrorKind::Internal, store_error_kind)
+    let kind = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref::<SharedError>() {
+        Some(error) => Some(error.kind()),
+        None => error.downcast_ref::<object_store::Error>().map(store_error_kind),
+    };
+    std::iter::successors(Some(error), |error| error.source()).find_map(kind).unwrap_or(ErrorKind::Internal)
 }
 
-/// A full disk, a lost connection and a timeout all arrive as `Generic`, and all may pass.
+/// An error and its causes in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A lost connection and a timeout arrive as `Generic`, and both may pass.
 fn store_error_kind(error: &object_store::Error) -> ErrorKind {
     use object_store::Error as Store;
     match error {

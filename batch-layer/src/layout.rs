@@ -47,6 +47,24 @@ fn segment(what: &'static str, name: &str) -> Result<String> {
     }
 }
 
+/// The name that a folder's name stands for; `None` when no name has that folder.
+pub fn name_of(segment: &str) -> Option<String> {
+    let mut name = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'-' => {
+                let (digits, after) = rest.split_at_checked(2)?;
+                name.push(u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?);
+                rest = after;
+            }
+            byte => name.push(*byte),
+        }
+    }
+    String::from_utf8(name).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +80,7 @@ mod tests {
             ("ä%", "history/-c3-a4-25"),
         ] {
             assert_eq!(history(name)?.as_ref(), expected, "{name:?}");
+            assert_eq!(name_of(expected.trim_start_matches("history/")).as_deref(), Some(name));
         }
         assert_eq!(view_definition("per hour", "1f")?.as_ref(), "views/per-20hour/1f");
         Ok(())

@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod data_file;
 pub mod error;
 pub mod history;
+pub mod inspect;
 pub mod layout;
 pub mod run;
 pub mod scan;
@@ -12,7 +13,9 @@ pub mod schedule;
 pub mod store;
 pub mod view_store;
 
+mod checksum;
 mod table;
+mod verified;
 
 pub use catalog::{ActiveDefinition, Catalog};
 pub use data_file::{DataFile, EncodeOptions};

@@ -35,7 +35,29 @@ pub async fn full_recompute(
     views: &ViewStore,
     session: &SessionState,
 ) -> Result<Vec<DataFile>> {
-    let events = Arc::new(history.rows(history.files().to_vec()));
+    tidy(view, views, false).await;
+    let written = write_states(view, history, views, session).await;
+    if written.is_err() {
+        tidy(view, views, true).await;
+    }
+    written
+}
+
+/// Deletes what runs that failed have written. A disk that is full has room again then.
+async fn tidy(view: &ViewPlan, views: &ViewStore, may_still_be_written: bool) {
+    if let Err(error) = views.delete_unpublished(may_still_be_written).await {
+        tracing::warn!(view = view.name, %error, "cannot delete state files of a run that failed; the next run tries again");
+    }
+}
+
+async fn write_states(
+    view: &ViewPlan,
+    history: &HistorySnapshot,
+    views: &ViewStore,
+    session: &SessionState,
+) -> Result<Vec<DataFile>> {
+    let events = history.rows(history.files().to_vec()).with_string_views(view.key_only_columns());
+    let events = Arc::new(events);
     let states = merged_states(view, events, session).await?;
     let stored = view.to_stored(view.sort_by_key(states)?)?;
     let options = EncodeOptions::states();
@@ -45,11 +67,20 @@ pub async fn full_recompute(
         let (views, options) = (views.clone(), options.clone());
         writers.spawn(async move { views.write_state_files(states, &options).await });
     }
-    let mut files = Vec::new();
+    let mut files = Ok(Vec::new());
     while let Some(written) = writers.join_next().await {
-        files.extend(written.map_err(|source| Error::Interrupted { what: "writing state files", source })??);
+        let written = written.map_err(|source| Error::Interrupted { what: "writing state files", source }).flatten();
+        match (&mut files, written) {
+            (Ok(files), Ok(written)) => files.extend(written),
+            (Ok(_), Err(error)) => {
+                files = Err(error);
+                writers.abort_all();
+            }
+            // The first error is the one that aborted the others.
+            (Err(_), _) => {}
+        }
     }
-    Ok(files)
+    files
 }
 
 /// The states of a history version's events at or after `start`, in memory.

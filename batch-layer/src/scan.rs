@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileGroupPartitioner, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
@@ -16,6 +15,7 @@ use watershed_shared::plan::{RowScan, RowSource};
 
 use crate::data_file::DataFile;
 use crate::store::Store;
+use crate::verified::{DamageMark, VerifyingReaders};
 
 /// Files below this size in total are not divided: opening them twice costs more than a second core gains.
 const DIVIDED_BYTES_MIN: usize = 4 << 20;
@@ -29,12 +29,26 @@ pub struct FileRows {
     store: Store,
     schema: SchemaRef,
     files: Vec<Arc<DataFile>>,
+    damage: DamageMark,
 }
 
 impl FileRows {
     /// The rows of `files`, whose columns are exactly those of `schema`.
     pub(crate) fn new(store: &Store, schema: &SchemaRef, files: Vec<Arc<DataFile>>) -> FileRows {
-        FileRows { store: store.clone(), schema: Arc::clone(schema), files }
+        FileRows { store: store.clone(), schema: Arc::clone(schema), files, damage: DamageMark::default() }
+    }
+
+    /// The same rows with those of `columns` that hold strings as string views, which are read and grouped without
+    /// copying a string.
+    pub(crate) fn with_string_views(mut self, columns: &[usize]) -> FileRows {
+        let fields = self.schema.fields().iter().enumerate().map(|(index, field)| match field.data_type() {
+            DataType::Utf8 if columns.contains(&index) => {
+                Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View))
+            }
+            _ => Arc::clone(field),
+        });
+        self.schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        self
     }
 
     /// The files.
@@ -51,7 +65,11 @@ impl FileRows {
     fn groups(&self, target_partitions: usize) -> Vec<FileGroup> {
         let files = self.files.iter().map(|file| {
             let statistics = file.statistics.to_datafusion(file.rows, file.bytes, &self.schema);
-            PartitionedFile::new(file.path.as_ref(), file.bytes).with_statistics(Arc::new(statistics))
+            let scanned = PartitionedFile::new(file.path.as_ref(), file.bytes).with_statistics(Arc::new(statistics));
+            match file.checksum {
+                Some(checksum) => scanned.with_extension(checksum),
+                None => scanned,
+            }
         });
         let all = vec![FileGroup::new(files.collect())];
         FileGroupPartitioner::new()
@@ -67,6 +85,10 @@ impl RowSource for FileRows {
         Arc::clone(&self.schema)
     }
 
+    fn damage(&self) -> Option<&str> {
+        self.damage.get()
+    }
+
     fn scan(&self, scan: RowScan) -> Result<Arc<dyn ExecutionPlan>> {
         if self.files.is_empty() {
             let schema = match &scan.projection {
@@ -77,7 +99,7 @@ impl RowSource for FileRows {
         }
         self.store.register(&scan.runtime);
         let footers = scan.runtime.cache_manager.get_file_metadata_cache();
-        let reader = CachedParquetFileReaderFactory::new(Arc::clone(self.store.objects()), footers);
+        let reader = VerifyingReaders::new(self.store.objects(), footers, self.damage.clone());
         let mut source = ParquetSource::new(self.schema()).with_parquet_file_reader_factory(Arc::new(reader));
         if let Some(predicate) = scan.predicate {
             source = source.with_predicate(predicate);

@@ -11,44 +11,57 @@
 //!
 //! Every commit repeats all transactions and the last record, so the newest commit of ours holds them all.
 
-use std::collections::{BTreeMap, HashMap};
+mod checkpoint;
+mod load;
+mod log_file;
+pub(crate) mod seal;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
-use chrono::Utc;
-use deltalake_core::checkpoints::{cleanup_expired_logs_for, create_checkpoint};
+use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake_core::kernel::transaction::{CommitData, TransactionError};
-use deltalake_core::kernel::{
-    Action, Add, Metadata, Protocol, Remove, Snapshot, StructType, Transaction, new_metadata,
-};
+use deltalake_core::kernel::{Action, Add, Metadata, Protocol, Remove, StructType, Transaction};
 use deltalake_core::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore, get_actions};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
-use deltalake_core::{DeltaTable, DeltaTableError};
-use futures::TryStreamExt;
 use futures::future::try_join_all;
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
+use watershed_shared::fault;
 use watershed_shared::position::{Offset, OffsetRange, PartitionId};
+use watershed_shared::time::now;
 
+pub(crate) use self::checkpoint::{HINT, MARK};
+pub(crate) use self::log_file::LogFile;
+use self::seal::Seal;
+use crate::checksum::FileChecksum;
 use crate::data_file::{DataFile, FileStatistics};
 use crate::error::{Error, Result};
-use crate::store::Store;
+use crate::store::{Store, is_staged};
 
 /// Key of our part of a commit's information.
 const COMMIT_INFO_KEY: &str = "watershed";
+/// More rows or bytes than any file has; below, sums over all files of a table cannot overflow.
+const FILE_SIZE_MAX: u64 = 1 << 44;
 /// Tag of a file that says which offsets it holds.
 const OFFSETS_TAG: &str = "watershed.offsets";
 /// Reading a table replays at most this many commits after its checkpoint, and some more until `checkpoint_if_due`.
 const CHECKPOINT_COMMITS: u64 = 64;
-/// Commits that a checkpoint has made superfluous stay readable for a week.
-const LOG_RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+/// Tag of a file that holds its checksum.
+const CHECKSUM_TAG: &str = "watershed.checksum";
+/// Property of a table that says in which version of our form it is; tables of version 1 have none.
+const FORMAT_PROPERTY: &str = "watershed.formatVersion";
+/// The version that new tables get, and the newest that this code knows. From 2 on, every commit has a checksum.
+const FORMAT_VERSION: u32 = 2;
+/// The first version in which every commit has a checksum.
+const SEALED_FORMAT_VERSION: u32 = 2;
 /// Commits read at once when many are new.
 const READ_AHEAD_MAX: u64 = 16;
 
@@ -64,6 +77,8 @@ pub(crate) struct StoredTable {
     latest: watch::Sender<Arc<TableSnapshot>>,
     /// Version of the newest checkpoint; held while one is made.
     checkpoint: Mutex<u64>,
+    /// Version of the table's form, once its metadata has been read.
+    format_version: AtomicU32,
     files_named: AtomicU64,
 }
 
@@ -112,6 +127,12 @@ impl StoredTable {
     /// `Invalid` when Delta cannot hold the schema, or the table there has another one; `Corrupt` when its log cannot
     /// be followed; `Retryable` when the store refuses.
     pub(crate) async fn open(store: &Store, folder: Path, schema: SchemaRef) -> Result<StoredTable> {
+        let table = StoredTable::new(store, folder, schema)?;
+        table.load().await?;
+        Ok(table)
+    }
+
+    fn new(store: &Store, folder: Path, schema: SchemaRef) -> Result<StoredTable> {
         let unsupported = |reason: String| Error::UnsupportedSchema { table: folder.to_string(), reason };
         let delta_schema: StructType =
             schema.as_ref().try_into_kernel().map_err(|error| unsupported(error.to_string()))?;
@@ -122,20 +143,18 @@ impl StoredTable {
             &store.folder_url(&folder),
             &StorageConfig::default(),
         );
-        let nothing = TableSnapshot::nothing();
-        let table = StoredTable {
+        Ok(StoredTable {
             store: store.clone(),
             folder,
             schema,
             delta_schema,
             log,
             log_access: Mutex::new(()),
-            latest: watch::Sender::new(Arc::new(nothing)),
+            latest: watch::Sender::new(Arc::new(TableSnapshot::nothing())),
             checkpoint: Mutex::new(0),
+            format_version: AtomicU32::new(1),
             files_named: AtomicU64::new(0),
-        };
-        table.load().await?;
-        Ok(table)
+        })
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -182,9 +201,13 @@ impl StoredTable {
         let data = self.commit_data(&base, commit);
         drop(base);
         let bytes = data.get_bytes().map_err(|error| self.delta_error("write a commit of", error.into()))?;
+        let bytes = seal::seal(&bytes, self.folder.as_ref(), version);
         match self.log.write_commit_entry(version, CommitOrBytes::LogBytes(bytes), commit.token).await {
             Ok(()) if self.latest.borrow().version + 1 == version => self.apply(version, &data.actions)?,
             Ok(()) => self.follow_log().await?,
+            Err(error) if fault::has_defect("commit.retried_blindly") => {
+                return Err(self.delta_error("commit to", error.into()));
+            }
             Err(error) => {
                 // The response may be what was lost, not the commit.
                 let winner = match (self.read_commit(version).await, error) {
@@ -208,120 +231,47 @@ impl StoredTable {
         let version = self.known().version;
         let due = version >= *newest + CHECKPOINT_COMMITS;
         if due {
-            self.write_checkpoint(version).await?;
+            self.write_checkpoint().await?;
             *newest = version;
         }
         Ok(due)
     }
 
-    pub(crate) async fn write_checkpoint(&self, version: u64) -> Result<()> {
-        let log = Arc::clone(&self.log);
-        let runtime = tokio::runtime::Handle::current();
-        // The library encodes the checkpoint between its awaits.
-        let written = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async move {
-                let mut table = DeltaTable::new(log);
-                table.load_version(version).await?;
-                create_checkpoint(&table, None).await?;
-                let cutoff = Utc::now().timestamp_millis() - LOG_RETENTION_MS;
-                cleanup_expired_logs_for(version, table.log_store().as_ref(), cutoff, None).await
-            })
-        });
-        let written = written.await.map_err(|source| Error::Interrupted { what: "writing a checkpoint", source })?;
-        written.map(drop).map_err(|error| self.delta_error("write a checkpoint of", error))
-    }
-
     /// Deletes files in the folder that the latest version does not name: what crashes before a commit and versions
     /// that are no longer read have left. Nobody may be writing files of this table or reading its old versions.
     ///
+    /// A remote store may still carry out the commit of a process that is dead. So an empty commit comes first: it takes
+    /// that commit's version, or loses against it and sees the files that it names.
+    ///
     /// Returns the number of files deleted.
     pub(crate) async fn delete_orphans(&self) -> Result<usize> {
-        let latest = self.latest().await?;
-        let folder = self.store.path(&self.folder);
-        let log_folder = folder.clone().join("_delta_log");
-        let is_orphan = |path: &Path| match path.prefix_matches(&log_folder) {
-            true => path.filename().is_some_and(|name| name.contains(".staged-")),
-            false => !latest.files.values().any(|file| file.path == *path),
-        };
-        let orphans: Vec<Path> = self.store.list(&folder).await?.into_iter().map(|file| file.location).collect();
-        let orphans: Vec<Path> = orphans.into_iter().filter(is_orphan).collect();
+        let mut latest = self.latest().await?;
+        let mut orphans = self.orphans(&latest).await?;
+        while !orphans.is_empty() && !fault::has_defect("orphans.unfenced") {
+            match self.commit(latest, &TableCommit::new(Vec::new(), BTreeMap::new())).await? {
+                CommitOutcome::Committed(_) => break,
+                CommitOutcome::Conflict(newer) => {
+                    orphans = self.orphans(&newer).await?;
+                    latest = newer;
+                }
+            }
+        }
+        fault::point("table.before_orphans");
         let count = orphans.len();
         self.store.delete(orphans).await?;
         Ok(count)
     }
 
-    async fn load(&self) -> Result<()> {
-        let _access = self.log_access.lock().await;
-        let checkpoint = self.last_checkpoint().await?;
-        if let Some(version) = checkpoint {
-            *self.checkpoint.lock().await = version;
-            return self.load_base(Some(version)).await;
-        }
-        match self.read_commit(0).await? {
-            Some(actions) => self.apply(0, &actions)?,
-            None if self.log.is_delta_table_location().await.map_err(|error| self.delta_error("open", error))? => {
-                return self.load_base(None).await;
-            }
-            None => self.create().await?,
-        }
-        self.follow_log().await
-    }
-
-    /// Starts from the state that Delta's library reads at `version` or the newest, and follows the log from there.
-    async fn load_base(&self, version: Option<u64>) -> Result<()> {
-        let snapshot = Snapshot::try_new(self.log.as_ref(), version).await;
-        let snapshot = snapshot.map_err(|error| self.delta_error("read a checkpoint of", error))?;
-        self.check_protocol(snapshot.protocol())?;
-        self.check_metadata(snapshot.metadata())?;
-        let mut state = TableSnapshot { version: snapshot.version(), ..TableSnapshot::nothing() };
-        let files: Vec<_> = snapshot
-            .file_views(self.log.as_ref(), None)
-            .try_collect()
-            .await
-            .map_err(|error| self.delta_error("read a checkpoint of", error))?;
-        for file in files {
-            #[expect(deprecated, reason = "the only public access to a file's tags")]
-            let add = file.add_action();
-            let (name, file) = self.data_file(add)?;
-            state.files.insert(name, file);
-        }
-        for version in (0..=state.version).rev() {
-            let Some(actions) = self.read_commit(version).await? else {
-                let reason = format!("commit {version}, the newest that Watershed made, is missing from its log");
-                return Err(self.corrupt(reason));
-            };
-            if version == 0 || commit_token(&actions).is_some() {
-                state.take_transactions(&actions);
-                break;
-            }
-        }
-        self.latest.send_replace(Arc::new(state));
-        self.follow_log().await
-    }
-
-    async fn create(&self) -> Result<()> {
-        let protocol = json!({"minReaderVersion": 1, "minWriterVersion": 2});
-        let protocol: Protocol = serde_json::from_value(protocol).map_err(|error| self.corrupt(error.to_string()))?;
-        // Old commits hold the records of batch views; only `checkpoint_if_due` knows which may go.
-        let properties = [("delta.enableExpiredLogCleanup", "false")];
-        let metadata = new_metadata(&self.delta_schema, std::iter::empty::<String>(), properties)
-            .map_err(|error| self.delta_error("create", error.into()))?;
-        let operation = DeltaOperation::Create {
-            mode: SaveMode::ErrorIfExists,
-            location: self.log.root_url().clone(),
-            protocol: protocol.clone(),
-            metadata: metadata.clone(),
+    async fn orphans(&self, latest: &TableSnapshot) -> Result<Vec<Path>> {
+        let named: HashSet<&Path> = latest.files.values().map(|file| &file.path).collect();
+        let folder = self.store.path(&self.folder);
+        let log_folder = self.log_folder();
+        let is_orphan = |path: &Path| match path.prefix_matches(&log_folder) {
+            true => is_staged(path),
+            false => !named.contains(path),
         };
-        let actions = vec![Action::Protocol(protocol), Action::Metadata(metadata)];
-        let data = CommitData::new(actions, operation, HashMap::new(), Vec::new());
-        let bytes = data.get_bytes().map_err(|error| self.delta_error("create", error.into()))?;
-        let created = self.log.write_commit_entry(0, CommitOrBytes::LogBytes(bytes), Uuid::new_v4()).await;
-        match (created, self.read_commit(0).await?) {
-            // Whoever created it, and whether or not the response was lost, it is there.
-            (_, Some(actions)) => self.apply(0, &actions),
-            (Err(error), None) => Err(self.delta_error("create", error.into())),
-            (Ok(()), None) => Err(self.corrupt("its first commit cannot be read back".to_owned())),
-        }
+        let listed = self.store.list(&folder).await?.into_iter().map(|file| file.location);
+        Ok(listed.filter(is_orphan).collect())
     }
 
     /// Applies commits after the known version, reading more of them at once the more there are.
@@ -338,13 +288,23 @@ impl StoredTable {
         }
     }
 
-    async fn read_commit(&self, version: u64) -> Result<Option<Vec<Action>>> {
+    pub(crate) async fn read_commit(&self, version: u64) -> Result<Option<Vec<Action>>> {
         let bytes = self.log.read_commit_entry(version).await;
         let Some(bytes) = bytes.map_err(|error| self.delta_error("read the log of", error))? else {
             return Ok(None);
         };
+        let damaged = |reason: String| self.corrupt(format!("commit {version} of its log {reason}"));
+        let seal = seal::check(&bytes, self.folder.as_ref(), version);
+        if let Seal::Broken { expected, found } = seal {
+            return Err(damaged(format!("has the checksum {found:016x}, but {expected:016x} was written")));
+        }
         let actions = get_actions(version, &bytes);
-        actions.map(Some).map_err(|error| self.corrupt(format!("commit {version} cannot be understood: {error}")))
+        let actions = actions.map_err(|error| damaged(format!("cannot be understood: {error}")))?;
+        let format_version = metadata(&actions).map_or(self.format_version(), format_version);
+        if seal == Seal::Absent && format_version >= SEALED_FORMAT_VERSION {
+            return Err(damaged("has no checksum: it is damaged, or another tool has written it".to_owned()));
+        }
+        Ok(Some(actions))
     }
 
     fn apply(&self, version: u64, actions: &[Action]) -> Result<()> {
@@ -373,7 +333,7 @@ impl StoredTable {
     }
 
     fn commit_data(&self, base: &TableSnapshot, commit: &TableCommit) -> CommitData {
-        let now = Utc::now().timestamp_millis();
+        let now = now().timestamp_millis();
         let adds = commit.adds.iter().map(|file| Action::Add(self.add(file, now)));
         let removes = commit.removes.iter().map(|file| Action::Remove(self.remove(file, now)));
         let mut transactions = base.transactions.clone();
@@ -382,7 +342,7 @@ impl StoredTable {
         let mode = if commit.removes.is_empty() { SaveMode::Append } else { SaveMode::Overwrite };
         let operation = DeltaOperation::Write { mode, partition_by: None, predicate: None };
         let record = if commit.record.is_null() { &base.record } else { &commit.record };
-        let info = json!({"token": commit.token.to_string(), "record": record});
+        let info = json!({"checksum": seal::PLACEHOLDER, "token": commit.token.to_string(), "record": record});
         CommitData::new(
             removes.chain(adds).collect(),
             operation,
@@ -392,18 +352,20 @@ impl StoredTable {
     }
 
     fn add(&self, file: &DataFile, now: i64) -> Add {
-        let tags = file.offsets.as_ref().map(|offsets| {
+        let offsets = file.offsets.as_ref().map(|offsets| {
             let offsets: Vec<String> =
                 offsets.iter().map(|(id, at)| format!("{id}={}..{}", at.start(), at.end())).collect();
-            HashMap::from([(OFFSETS_TAG.to_owned(), Some(offsets.join(",")))])
+            (OFFSETS_TAG.to_owned(), Some(offsets.join(",")))
         });
+        let checksum = file.checksum.map(|checksum| (CHECKSUM_TAG.to_owned(), Some(checksum.to_tag())));
+        let tags: HashMap<_, _> = offsets.into_iter().chain(checksum).collect();
         Add {
             path: self.file_name(&file.path),
             size: file.bytes as i64,
             modification_time: now,
             data_change: true,
             stats: Some(file.statistics.to_json(file.rows)),
-            tags,
+            tags: (!tags.is_empty()).then_some(tags),
             ..Add::default()
         }
     }
@@ -431,13 +393,22 @@ impl StoredTable {
         let Some((rows, statistics)) = statistics else {
             return Err(self.corrupt(format!("file \"{}\" has no number of rows", add.path)));
         };
-        let tag = add.tags.as_ref().and_then(|tags| tags.get(OFFSETS_TAG)?.as_deref());
+        let bytes = add.size.try_into().unwrap_or(u64::MAX);
+        if rows > FILE_SIZE_MAX || bytes > FILE_SIZE_MAX {
+            return Err(
+                self.corrupt(format!("file \"{}\" is said to have {rows} rows and {} bytes", add.path, add.size))
+            );
+        }
+        let tag = |name| add.tags.as_ref().and_then(|tags| tags.get(name)?.as_deref());
+        let unknown = |tag| self.corrupt(format!("file \"{}\" has the checksum \"{tag}\", which is none", add.path));
+        let checksum = tag(CHECKSUM_TAG).map(|tag| FileChecksum::from_tag(tag).ok_or_else(|| unknown(tag)));
         let file = DataFile {
             path: self.store.path(&self.folder).parts().chain(Path::from(add.path.as_str()).parts()).collect(),
-            bytes: add.size.try_into().unwrap_or_default(),
+            bytes,
             rows,
             statistics,
-            offsets: tag.and_then(parse_offsets),
+            offsets: tag(OFFSETS_TAG).and_then(parse_offsets),
+            checksum: checksum.transpose()?,
         };
         Ok((add.path, Arc::new(file)))
     }
@@ -455,6 +426,11 @@ impl StoredTable {
     }
 
     fn check_metadata(&self, metadata: &Metadata) -> Result<()> {
+        let found = format_version(metadata);
+        if found > FORMAT_VERSION {
+            return Err(self.newer_format(found, FORMAT_VERSION));
+        }
+        self.format_version.store(found, Ordering::Relaxed);
         let stored = metadata.parse_schema();
         let stored = stored.map_err(|error| self.corrupt(format!("its schema cannot be read: {error}")))?;
         match schema_difference(&self.delta_schema, &stored) {
@@ -463,17 +439,13 @@ impl StoredTable {
         }
     }
 
-    /// The version that the log's hint names; a missing or unreadable hint only makes opening slower.
-    async fn last_checkpoint(&self) -> Result<Option<u64>> {
-        let path = Path::from("_delta_log/_last_checkpoint");
-        let read = async { self.log.object_store(None).get(&path).await?.bytes().await };
-        match read.await {
-            Ok(bytes) => {
-                Ok(serde_json::from_slice::<Value>(&bytes).ok().and_then(|hint| hint.get("version")?.as_u64()))
-            }
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(Error::Store { action: "read", path: format!("{}/{path}", self.folder), source }),
-        }
+    /// Version of the table's form; 1 until its metadata has been read.
+    pub(crate) fn format_version(&self) -> u32 {
+        self.format_version.load(Ordering::Relaxed)
+    }
+
+    fn newer_format(&self, found: u32, known: u32) -> Error {
+        Error::NewerFormat { what: format!("table {}", self.folder), found, known }
     }
 
     fn delta_error(&self, action: &'static str, source: DeltaTableError) -> Error {
@@ -497,6 +469,13 @@ impl TableSnapshot {
         TableSnapshot { version: 0, files: BTreeMap::new(), transactions: BTreeMap::new(), record: Arc::default() }
     }
 
+    /// What one commit of ours says besides its files.
+    pub(crate) fn of_transactions(actions: &[Action]) -> TableSnapshot {
+        let mut snapshot = TableSnapshot::nothing();
+        snapshot.take_transactions(actions);
+        snapshot
+    }
+
     fn take_transactions(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
@@ -513,6 +492,19 @@ impl TableSnapshot {
             }
         }
     }
+}
+
+fn metadata(actions: &[Action]) -> Option<&Metadata> {
+    actions.iter().find_map(|action| match action {
+        Action::Metadata(metadata) => Some(metadata),
+        _ => None,
+    })
+}
+
+/// The version of our form that a table's metadata names. One that does not parse is newer than any that we know.
+fn format_version(metadata: &Metadata) -> u32 {
+    let property = metadata.configuration().get(FORMAT_PROPERTY);
+    property.map_or(1, |version| version.parse().unwrap_or(u32::MAX))
 }
 
 /// The token of a commit of ours.

@@ -6,7 +6,7 @@
 //! and deletes them; what a crash leaves behind is deleted at the next start.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
@@ -14,11 +14,13 @@ use futures::StreamExt;
 use object_store::path::Path;
 use serde_json::{Value, json};
 use uuid::Uuid;
-use watershed_shared::position::{BatchVersion, Boundary};
+use watershed_shared::error::ErrorKind;
+use watershed_shared::fault;
+use watershed_shared::position::{BatchVersion, Boundary, PartitionId};
 
 use crate::data_file::{DataFile, EncodeOptions, EncodedFile, FileEncoder};
 use crate::error::{Error, Result};
-use crate::history::{position, position_transactions};
+use crate::history::{check_position, position, position_transactions};
 use crate::layout;
 use crate::scan::FileRows;
 use crate::store::Store;
@@ -71,6 +73,8 @@ pub enum PublishOutcome {
 #[derive(Debug, Clone)]
 pub struct ViewStore {
     table: Arc<StoredTable>,
+    /// Files that were written, or begun, since the last batch version.
+    unpublished: Arc<Mutex<Vec<Path>>>,
 }
 
 impl ViewStore {
@@ -82,7 +86,30 @@ impl ViewStore {
     /// cannot be read; `Retryable` when the store refuses.
     pub async fn open(store: &Store, view: &str, definition_id: &str, schema: SchemaRef) -> Result<ViewStore> {
         let folder = layout::view_definition(view, definition_id)?;
-        Ok(ViewStore { table: Arc::new(StoredTable::open(store, folder, schema).await?) })
+        let table = StoredTable::open(store, folder, schema).await?;
+        check_position(&table)?;
+        Ok(ViewStore { table: Arc::new(table), unpublished: Arc::default() })
+    }
+
+    /// As `open`, but batch views whose table is damaged are dropped: they can be computed again from the history.
+    /// Answers also what was wrong with them, if they were dropped.
+    ///
+    /// # Errors
+    /// `open`'s, but `Corrupt` only when the empty table is damaged too.
+    pub async fn open_or_reset(
+        store: &Store,
+        view: &str,
+        definition_id: &str,
+        schema: SchemaRef,
+    ) -> Result<(ViewStore, Option<String>)> {
+        match ViewStore::open(store, view, definition_id, Arc::clone(&schema)).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                store.delete_folder(&layout::view_definition(view, definition_id)?).await?;
+                let views = ViewStore::open(store, view, definition_id, schema).await?;
+                Ok((views, Some(error.to_string())))
+            }
+            opened => Ok((opened?, None)),
+        }
     }
 
     /// The current batch view as far as this process knows; `None` before the first is published. Exact if no other
@@ -109,8 +136,7 @@ impl ViewStore {
 
     /// Writes a stream of states, in its order, into one or more files, and returns when they are durable.
     ///
-    /// Encodes on the calling task. No version has the files until they are published; after an error those written
-    /// are orphans.
+    /// Encodes on the calling task. No version has the files until they are published.
     ///
     /// # Errors
     /// The stream's; `Internal` when it has another schema; `Retryable` when the store refuses.
@@ -134,7 +160,9 @@ impl ViewStore {
 
     async fn store_file(&self, file: EncodedFile) -> Result<DataFile> {
         let stored = file.at(self.table.new_file(self.table.known().version));
+        self.unpublished().push(stored.path.clone());
         self.table.store().put(&stored.path, file.bytes).await?;
+        fault::point("batch.after_state_file");
         Ok(stored)
     }
 
@@ -150,6 +178,7 @@ impl ViewStore {
         for _ in 0..=COMMIT_ATTEMPTS_MAX {
             match BatchView::new(&self.table, &base) {
                 Some(view) if base.record.get("publication") == Some(&publication) => {
+                    self.unpublished().clear();
                     return Ok(PublishOutcome::Published { view, superseded });
                 }
                 current if current.as_ref().map(|view| view.version) != expected => {
@@ -165,6 +194,29 @@ impl ViewStore {
             };
         }
         Ok(PublishOutcome::Conflict { current: self.current() })
+    }
+
+    /// Deletes what was written for batch versions that were not published, so that runs which fail one after the other
+    /// do not fill the disk. To be called before a run writes, and, with `may_still_be_written`, after it has failed.
+    ///
+    /// # Errors
+    /// `Retryable` when the store refuses; the next call tries again.
+    pub async fn delete_unpublished(&self, may_still_be_written: bool) -> Result<()> {
+        let paths = self.unpublished().clone();
+        if paths.is_empty() {
+            return Ok(());
+        }
+        // The response to a publication may have been lost, and not the publication.
+        self.table.latest().await?;
+        self.delete_files(paths).await?;
+        if !may_still_be_written {
+            self.unpublished().clear();
+        }
+        Ok(())
+    }
+
+    fn unpublished(&self) -> MutexGuard<'_, Vec<Path>> {
+        self.unpublished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deletes files of superseded versions. Files of the current version and files already gone are left alone.
@@ -240,9 +292,13 @@ pub struct BatchView {
 impl BatchView {
     fn new(table: &Arc<StoredTable>, snapshot: &TableSnapshot) -> Option<BatchView> {
         let version = *snapshot.transactions.get(BATCH_VERSION_TRANSACTION)?;
+        let mut boundary = position(snapshot, 0);
+        if fault::has_defect("boundary.off_by_one") {
+            boundary.raise(PartitionId(0), boundary.get(PartitionId(0)).advance(1));
+        }
         Some(BatchView {
             version: BatchVersion(version.try_into().unwrap_or_default()),
-            boundary: Boundary(position(snapshot, 0)),
+            boundary: Boundary(boundary),
             files: snapshot.files.values().cloned().collect(),
             rows: snapshot.files.values().map(|file| file.rows).sum(),
             bytes: snapshot.files.values().map(|file| file.bytes).sum(),
@@ -390,6 +446,21 @@ mod tests {
         let backwards = views.publish(&new(&["c"], 4).await?, Some(BatchVersion(1))).await;
         assert!(matches!(&backwards, Err(Error::Conflict { .. })), "{backwards:?}");
         assert_eq!(views.latest().await?.map(|view| view.rows), Some(1));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_publication_in_flight_fails_once_its_files_are_deleted() -> Result<()> {
+        let store = Store::in_memory()?;
+        let views = open(&store).await?;
+        let batch = NewBatchVersion::new(write(&views, &["a"]).await?, true, boundary(5), Value::Null);
+        let base = views.table.known();
+        let in_flight = new_version(&batch, None, &base);
+        let next_process = open(&store).await?;
+        assert_eq!(next_process.delete_orphans().await?, 1);
+        let late = views.table.commit(base, &in_flight).await?;
+        assert!(matches!(&late, CommitOutcome::Conflict(_)), "{late:?}");
+        assert!(next_process.latest().await?.is_none());
         Ok(())
     }
 

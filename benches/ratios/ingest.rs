@@ -11,8 +11,10 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use watershed_serving_layer::Backend;
 use watershed_serving_layer::IngestReport;
 use watershed_serving_layer::api::{ApiOptions, router, serve};
+use watershed_shared::config::ConnectionsConfig;
 use watershed_shared::source::SourceDefinition;
 
 use crate::flights::{self, Body, Running, SOURCE, VIEWS};
@@ -116,7 +118,8 @@ impl Server {
         let engine = Arc::new(running.platform.query_engine());
         let router = router(Arc::new(running.platform.clone()), engine, ApiOptions::default());
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(serve(listener, router, async { drop(stopped.await) }));
+        let metrics = running.platform.metrics().clone();
+        tokio::spawn(serve(listener, router, ConnectionsConfig::default(), metrics, async { drop(stopped.await) }));
         Ok(Server { url, client: reqwest::Client::new(), _stop: stop })
     }
 

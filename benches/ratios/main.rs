@@ -8,8 +8,10 @@
 mod flights;
 mod ingest;
 mod memory;
+mod overload;
 mod query;
 mod recompute;
+mod recovery;
 mod visible;
 
 use std::time::{Duration, Instant};
@@ -26,7 +28,12 @@ fn main() -> Result<()> {
     {
         return runtime.block_on(memory::child(folder.as_ref()));
     }
-    const ALL: [&str; 5] = ["ingest", "recompute", "query", "memory", "visible"];
+    if let [child, folder] = names.as_slice()
+        && child == overload::CHILD
+    {
+        return runtime.block_on(overload::child(folder.as_ref()));
+    }
+    const ALL: [&str; 7] = ["ingest", "recompute", "query", "memory", "overload", "visible", "recovery"];
     if let Some(unknown) = names.iter().find(|name| !ALL.contains(&name.as_str())) {
         bail!("there is no benchmark \"{unknown}\"; there are: {}", ALL.join(", "));
     }
@@ -38,7 +45,9 @@ fn main() -> Result<()> {
                 "recompute" => recompute::run().await,
                 "query" => query::run().await,
                 "memory" => memory::run(),
-                _ => visible::run().await,
+                "overload" => overload::run().await,
+                "visible" => visible::run().await,
+                _ => recovery::run().await,
             }
         };
         runtime.block_on(run).with_context(|| format!("benchmark {name}"))?;

@@ -84,14 +84,19 @@ async fn play(running: &Running, events: &Path) -> Result<usize> {
 
 /// Resident memory in MiB.
 #[derive(Clone, Copy)]
-struct Memory {
-    resident: f64,
-    peak: f64,
+pub(crate) struct Memory {
+    pub(crate) resident: f64,
+    pub(crate) peak: f64,
 }
 
 impl Memory {
     fn now() -> Result<Memory> {
-        let status = std::fs::read_to_string("/proc/self/status")?;
+        Memory::of("self")
+    }
+
+    /// Of the process with this id.
+    pub(crate) fn of(process: &str) -> Result<Memory> {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
         let kib = |name: &str| -> Result<f64> {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
             Ok(line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse()?)

@@ -4,10 +4,14 @@
 //! it hands over through this trait, which the assembled platform implements. The status types are the wire format of the
 //! HTTP API's read side, hence their `Serialize`.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use watershed_shared::budget::MemoryBudget;
 use watershed_shared::format::EventFormat;
+use watershed_shared::log::ReceiptKey;
 use watershed_shared::snapshot::SnapshotReceiver;
 use watershed_shared::telemetry::Metrics;
 
@@ -25,12 +29,19 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// The views, in order of their names; those being built for the first time included.
     fn views(&self) -> Vec<ViewStatus>;
 
-    /// Decodes events and appends them to a source's log; returns when the accepted ones are durable.
+    /// The memory of all requests that bring events. A caller reserves the bytes of a body before it reads it, and holds
+    /// them until `ingest` returns, which reserves what it makes of them.
+    fn ingest_budget(&self) -> &Arc<MemoryBudget>;
+
+    /// Decodes events and appends them to a source's log; returns when the accepted ones are durable. With a key, a
+    /// request that was processed before is not appended again and gets the report that it got then.
     ///
     /// # Errors
     /// `NotFound` for an unknown source, `Invalid` for a body that cannot be read at all, `Retryable` when the log
-    /// refuses; nothing was accepted then.
-    async fn ingest(&self, source: &str, format: EventFormat, body: Bytes) -> Result<IngestReport>;
+    /// refuses, `DiskFull` when it has no room, `Overloaded` when the decoded events exceed the budget, `Conflict` when
+    /// the key stands for another request or its number is not the producer's next one; nothing was accepted then.
+    async fn ingest(&self, source: &str, format: EventFormat, body: Bytes, key: Option<ReceiptKey>)
+    -> Result<Ingested>;
 
     /// Starts a batch run of a view over all events accepted so far, and with `wait` returns after its end.
     ///
@@ -49,6 +60,15 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
 
     /// Sets the metrics that are not counted where things happen, such as lags and sizes.
     async fn refresh_metrics(&self);
+}
+
+/// What a request to ingest is answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ingested {
+    /// The report, as it was made when the request was processed.
+    pub report: IngestReport,
+    /// Whether that was before, and nothing was appended now.
+    pub replayed: bool,
 }
 
 /// Outcome of one ingest request.
@@ -148,6 +168,18 @@ pub struct ViewStatus {
     pub next_run: Option<String>,
     /// Outcome of the last handoff's audit.
     pub last_audit: Option<AuditReport>,
+    /// Batch runs that have failed since the last one that succeeded, as far as this process has seen.
+    #[serde(default)]
+    pub batch_failures: Option<BatchFailures>,
+}
+
+/// Batch runs of a view that failed in a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchFailures {
+    /// How many.
+    pub count: usize,
+    /// Why the newest failed.
+    pub error: String,
 }
 
 /// Whether a view can be asked.
@@ -184,6 +216,8 @@ pub struct RealtimeStatus {
     pub rows: usize,
     /// Bytes in memory.
     pub bytes: usize,
+    /// Bytes that are on disk only, because memory is short.
+    pub stored_bytes: usize,
 }
 
 /// How a batch run computes its view.
@@ -204,6 +238,8 @@ pub enum BatchRunTrigger {
     Schedule,
     /// A new or changed definition.
     Create,
+    /// Damage in the batch view that answered.
+    Repair,
 }
 
 /// Where a batch run is.

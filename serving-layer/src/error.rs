@@ -35,6 +35,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// The query needed more room for temporary files than their disk has.
+    #[error(
+        "there is no room for the query's temporary files: {reason}; free space on the disk of the system's temporary folder, or narrow the query with a predicate on keys"
+    )]
+    QueryDisk {
+        /// The system's words.
+        reason: String,
+    },
+
     /// The query did not end in time.
     #[error(
         "the query did not end within {seconds} s and was stopped; narrow it with a predicate on keys or raise query.timeout"
@@ -62,6 +71,27 @@ pub enum Error {
         reason: String,
     },
 
+    /// A key or number that stands for another request.
+    #[error(
+        "{request} was used before with other events or in another format, and those were not changed; nothing was \
+         accepted now; use a new key or number for a new request, and send the same bytes to repeat one"
+    )]
+    RequestReused {
+        /// The request as its key or number names it.
+        request: String,
+    },
+
+    /// A producer's request that is not its next one.
+    #[error("{}", out_of_sequence(.producer, *.sequence, *.expected))]
+    OutOfSequence {
+        /// Name of the producer.
+        producer: String,
+        /// Number of the request.
+        sequence: u64,
+        /// Number of the request that is the producer's next one.
+        expected: u64,
+    },
+
     /// A part of the platform is not available now.
     #[error("{reason}")]
     Unavailable {
@@ -78,10 +108,26 @@ impl Error {
             Error::InvalidQuery { .. } => ErrorKind::Invalid,
             Error::QueryFailed { .. } => ErrorKind::Internal,
             Error::QueryMemory { .. } => ErrorKind::Invalid,
+            Error::QueryDisk { .. } => ErrorKind::DiskFull,
             Error::QueryDeadline { .. } | Error::PositionTimeout { .. } | Error::Unavailable { .. } => {
                 ErrorKind::Retryable
             }
-            Error::Conflict { .. } => ErrorKind::Conflict,
+            Error::Conflict { .. } | Error::RequestReused { .. } | Error::OutOfSequence { .. } => ErrorKind::Conflict,
         }
     }
+}
+
+fn out_of_sequence(producer: &str, sequence: u64, expected: u64) -> String {
+    let advice = match expected {
+        0 => {
+            "producers begin at 0, and this one is new or has sent nothing for longer than ingest.idempotency_window; \
+             if this request was sent before, find out whether its events are there, then begin anew at 0"
+        }
+        _ if sequence < expected => "it was accepted before, too long ago for its answer to be remembered",
+        _ => "send those before it first",
+    };
+    format!(
+        "request {sequence} of producer \"{producer}\" is not its next one, which is {expected}; nothing was accepted; \
+         {advice}"
+    )
 }

@@ -5,7 +5,6 @@
 mod answer;
 pub mod api;
 mod backend;
-mod bounded;
 mod encode;
 mod error;
 mod query;

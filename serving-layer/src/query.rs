@@ -9,7 +9,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{
@@ -23,6 +22,7 @@ use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
+use datafusion::functions::{string, unicode};
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
@@ -31,20 +31,24 @@ use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 use futures::StreamExt;
 use watershed_shared::config::{QueryConfig, parallelism};
 use watershed_shared::cpu::CpuPool;
+use watershed_shared::disk::is_full;
 use watershed_shared::error::Error as SharedError;
-use watershed_shared::plan::plan_session;
+use watershed_shared::panics::catch_panic_of;
+use watershed_shared::plan::{LengthBound, bounded_length, plan_session};
 use watershed_shared::position::PositionToken;
 use watershed_shared::snapshot::{SourceSnapshot, ViewSnapshot};
 use watershed_shared::telemetry::OutcomeLabel;
-use watershed_shared::time::iso_timestamp;
+use watershed_shared::time::{self, iso_timestamp};
 
 use crate::answer::{Answer, AsOf, SourceAsOf, ViewAsOf};
 use crate::backend::{Backend, ViewState};
-use crate::bounded::bounded_length;
 use crate::error::{Error, Result};
 
 /// Longest query in tokens. Plans of long expressions are deep, and the planner's recursion must fit into a stack.
 const TOKENS_MAX: usize = 10_000;
+
+/// Most characters that one call of `lpad`, `repeat` or `rpad` may make for a batch of rows.
+const LENGTH_MAX: i64 = 16 << 20;
 
 /// Answers users' SQL. Shared by all connections.
 #[derive(Debug)]
@@ -89,13 +93,19 @@ impl QueryEngine {
     /// The answer covers at least `positions`; `as_of` says what it covers exactly.
     ///
     /// # Errors
-    /// `InvalidQuery` for anything but reading views, `PositionTimeout`, `QueryDeadline`, `QueryMemory`, `QueryFailed`.
+    /// `InvalidQuery` for anything but reading views, `PositionTimeout`, `QueryDeadline`, `QueryMemory`, `QueryFailed`; also
+    /// when a function panics on the query's values.
     pub async fn query(&self, sql: &str, positions: &[PositionToken]) -> Result<Answer> {
-        let started = Instant::now();
+        let started = time::instant();
         let answer = self.answer(sql, positions).await;
         let outcome = if answer.is_ok() { "ok" } else { "error" };
         let label = OutcomeLabel { outcome: outcome.to_owned() };
-        self.planner.backend.metrics().query_duration.get_or_create(&label).observe(started.elapsed().as_secs_f64());
+        self.planner
+            .backend
+            .metrics()
+            .query_duration
+            .get_or_create(&label)
+            .observe((time::instant() - started).as_secs_f64());
         answer
     }
 
@@ -104,11 +114,13 @@ impl QueryEngine {
         let (planner, sql) = (Arc::clone(&self.planner), sql.to_owned());
         let timeout = self.planner.options.timeout;
         let run = async move {
-            tokio::time::timeout(timeout, planner.answer(&sql))
-                .await
-                .unwrap_or(Err(Error::QueryDeadline { seconds: timeout.as_secs() }))
+            let deadline = || Err(Error::QueryDeadline { seconds: timeout.as_secs() });
+            time::timeout(timeout, planner.answer(&sql)).await.unwrap_or_else(deadline)
         };
-        self.pool.run(run).await
+        let panicked = |words| Error::QueryFailed {
+            reason: format!("a function of it panicked: {words}; this is a bug, please report it with the query"),
+        };
+        catch_panic_of(self.pool.run(run)).await.unwrap_or_else(|words| Err(panicked(words)))
     }
 }
 
@@ -126,7 +138,7 @@ impl Planner {
     }
 
     async fn wait_for(&self, positions: &[PositionToken]) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + self.options.position_timeout;
+        let deadline = time::instant() + self.options.position_timeout;
         let snapshots: BTreeMap<_, _> = self.backend.snapshots().into_iter().collect();
         for token in positions {
             let mut receiver = snapshots.get(&token.source).cloned().ok_or_else(|| SharedError::NotFound {
@@ -135,8 +147,8 @@ impl Planner {
                 known: snapshots.keys().cloned().collect(),
             })?;
             let covered = receiver.wait_for(|snapshot| snapshot.applied.covers(&token.position));
-            let covered = tokio::time::timeout_at(deadline, covered).await.map(|outcome| outcome.is_ok());
-            if !matches!(covered, Ok(true)) {
+            let covered = time::timeout_at(deadline, covered).await.is_some_and(|outcome| outcome.is_ok());
+            if !covered {
                 return Err(self.position_timeout(token, &receiver.borrow()));
             }
         }
@@ -236,18 +248,14 @@ impl Planner {
     }
 }
 
-/// A session for users: without table functions, which are no views, and with bounds on functions that make texts or lists
-/// of any length from a number.
+/// A session for users: without table functions, which are no views, and with bounds for queries on functions that make
+/// long texts from a number.
 fn restricted(session: SessionState) -> SessionState {
     let mut session = SessionStateBuilder::new_from_existing(session).with_table_functions(HashMap::new()).build();
-    for name in ["array_repeat", "array_resize", "generate_series", "range"] {
-        // Unknown names are fine: then there is nothing to remove.
-        let _ = session.deregister_udf(name);
-    }
-    for name in ["lpad", "repeat", "rpad"] {
-        if let Ok(function) = session.udf(name) {
-            let _ = session.register_udf(Arc::new(bounded_length(function)));
-        }
+    for function in [unicode::lpad(), unicode::rpad(), string::repeat()] {
+        let bounded = bounded_length(function, LengthBound::EachBatch(LENGTH_MAX));
+        // It replaces the one with the bound of views.
+        let _ = session.register_udf(Arc::new(bounded));
     }
     session
 }
@@ -314,7 +322,9 @@ async fn collect(session: SessionContext, statement: Statement, bytes_max: usize
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan).map_err(invalid)?;
     let frame = session.execute_logical_plan(plan).await.map_err(invalid)?;
-    let mut stream = frame.execute_stream().await.map_err(failed)?;
+    let context = Arc::new(frame.task_ctx());
+    let plan = frame.create_physical_plan().await.map_err(not_planned)?;
+    let mut stream = datafusion::physical_plan::execute_stream(plan, context).map_err(failed)?;
     let schema = stream.schema();
     let mut batches = Vec::new();
     let mut bytes = 0;
@@ -338,10 +348,25 @@ fn invalid(error: DataFusionError) -> Error {
     Error::InvalidQuery { reason: error.strip_backtrace() }
 }
 
+/// An error of optimizing, which computes with the query's constants: a pattern that is no regular expression fails here.
+fn not_planned(error: DataFusionError) -> Error {
+    match error.find_root() {
+        DataFusionError::External(_) | DataFusionError::NotImplemented(_) if shared_cause(&error).is_none() => {
+            invalid(error)
+        }
+        _ => failed(error),
+    }
+}
+
 /// An error of running.
 fn failed(error: DataFusionError) -> Error {
+    if let Some(SharedError::Corrupt { what, reason }) = shared_cause(&error) {
+        return SharedError::Corrupt { what: what.clone(), reason: reason.clone() }.into();
+    }
+    let full = is_full(&error);
     let reason = error.strip_backtrace();
     match error.find_root() {
+        _ if full => Error::QueryDisk { reason },
         DataFusionError::ResourcesExhausted(_) => Error::QueryMemory { reason },
         // Division by zero, a cast that fails: the data does not fit what the SQL asks.
         DataFusionError::ArrowError(..)
@@ -350,4 +375,10 @@ fn failed(error: DataFusionError) -> Error {
         | DataFusionError::SchemaError(..) => Error::InvalidQuery { reason },
         _ => Error::QueryFailed { reason },
     }
+}
+
+/// What a reader of stored data has said, under whatever the engine has wrapped around it.
+fn shared_cause(error: &DataFusionError) -> Option<&SharedError> {
+    let error: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref::<SharedError>())
 }

@@ -6,22 +6,29 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::log::RECEIPT_WINDOW;
+
 /// All settings, as in `watershed.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Address of the HTTP API. Port 0 takes a free one, which is printed.
     pub http: SocketAddr,
-    /// Folder of everything stored, relative to the project: `log` in it, and `store` unless `store` says otherwise.
+    /// Folder of everything stored, relative to the project: `log` and `realtime` in it, and `store` unless `store` says otherwise.
     pub data: PathBuf,
-    /// URL of the history and the batch views; without it the folder `store` in `data`.
+    /// URL of the history and the batch views, or a folder, relative to the project; without it the folder `store` in
+    /// `data`.
     pub store: Option<String>,
     /// Filter of the process's own log, in the syntax of `RUST_LOG`.
     pub log_filter: String,
+    /// Connections of the HTTP API.
+    pub connections: ConnectionsConfig,
     /// Accepting events.
     pub ingest: IngestConfig,
     /// Writing the history.
     pub history: HistoryConfig,
+    /// Realtime views.
+    pub realtime: RealtimeConfig,
     /// Batch runs.
     pub batch: BatchConfig,
     /// Answering queries.
@@ -35,10 +42,43 @@ impl Default for Config {
             data: PathBuf::from("data"),
             store: None,
             log_filter: "info".to_owned(),
+            connections: ConnectionsConfig::default(),
             ingest: IngestConfig::default(),
             history: HistoryConfig::default(),
+            realtime: RealtimeConfig::default(),
             batch: BatchConfig::default(),
             query: QueryConfig::default(),
+        }
+    }
+}
+
+/// Connections of the HTTP API: how many, and how slow their clients may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConnectionsConfig {
+    /// Most connections at a time; further ones are told so and closed.
+    pub count_max: usize,
+    /// Longest time for a request's head to arrive, and for a connection to stay open without a request.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// Longest time that a client may stop sending a body or taking an answer.
+    #[serde(with = "humantime_serde")]
+    pub stall_timeout: Duration,
+    /// Slowest rate at which a client may send a body or take an answer for longer than `stall_timeout`.
+    pub bytes_per_second_min: u32,
+    /// Longest time for requests under way to end when the platform is told to stop.
+    #[serde(with = "humantime_serde")]
+    pub stop_timeout: Duration,
+}
+
+impl Default for ConnectionsConfig {
+    fn default() -> ConnectionsConfig {
+        ConnectionsConfig {
+            count_max: 1024,
+            header_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(20),
+            bytes_per_second_min: 8 << 10,
+            stop_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -49,15 +89,31 @@ impl Default for Config {
 pub struct IngestConfig {
     /// Largest request body, before and after decompression.
     pub body_bytes_max: usize,
+    /// Memory of all requests that bring events, from their first byte to their acknowledgement; beyond, further ones are
+    /// refused at once.
+    pub memory_bytes: usize,
+    /// Free bytes that the log leaves on its disk; below, events are refused until there is room again.
+    pub disk_free_bytes_min: u64,
     /// Memory for the log's recent events of each source, from which the views read.
     pub tail_bytes: usize,
     /// Most events that are handed to the views in one step.
     pub micro_batch_rows_max: usize,
+    /// How long a request that came with an `Idempotency-Key` or a `Producer-Sequence` is recognized when it is repeated;
+    /// at least a second.
+    #[serde(with = "humantime_serde")]
+    pub idempotency_window: Duration,
 }
 
 impl Default for IngestConfig {
     fn default() -> IngestConfig {
-        IngestConfig { body_bytes_max: 64 << 20, tail_bytes: 64 << 20, micro_batch_rows_max: 65_536 }
+        IngestConfig {
+            body_bytes_max: 64 << 20,
+            memory_bytes: 256 << 20,
+            disk_free_bytes_min: 64 << 20,
+            tail_bytes: 64 << 20,
+            micro_batch_rows_max: 65_536,
+            idempotency_window: RECEIPT_WINDOW,
+        }
     }
 }
 
@@ -70,13 +126,33 @@ pub struct HistoryConfig {
     pub commit_interval: Duration,
     /// Events after which a commit starts before its time.
     pub commit_rows: usize,
-    /// Events that may wait for a commit that fails or lags; beyond, the views stop until it succeeds.
-    pub unarchived_rows_max: usize,
+    /// Memory of each source for events that wait for a commit that fails or lags; the commit reads those beyond from
+    /// the log.
+    pub unarchived_bytes_max: usize,
 }
 
 impl Default for HistoryConfig {
     fn default() -> HistoryConfig {
-        HistoryConfig { commit_interval: Duration::from_secs(30), commit_rows: 500_000, unarchived_rows_max: 2_000_000 }
+        HistoryConfig {
+            commit_interval: Duration::from_secs(30),
+            commit_rows: 500_000,
+            unarchived_bytes_max: 256 << 20,
+        }
+    }
+}
+
+/// Realtime views.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RealtimeConfig {
+    /// Memory of each source's realtime views; beyond, queries read the largest runs from disk until a batch run covers
+    /// them.
+    pub memory_bytes: usize,
+}
+
+impl Default for RealtimeConfig {
+    fn default() -> RealtimeConfig {
+        RealtimeConfig { memory_bytes: 1 << 30 }
     }
 }
 

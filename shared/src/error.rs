@@ -14,6 +14,10 @@ pub enum ErrorKind {
     Conflict,
     /// The same request may succeed later, unchanged.
     Retryable,
+    /// There is too much work under way; the same request may succeed when some of it is done.
+    Overloaded,
+    /// A disk is full; the same request may succeed when there is room again.
+    DiskFull,
     /// The request is wrong and will never succeed.
     Invalid,
     /// Stored data is damaged.
@@ -78,6 +82,30 @@ pub enum Error {
         reason: String,
     },
 
+    /// The disk of the log is full, or nearly.
+    #[error(
+        "the log of source \"{name}\" has no room: {reason}; nothing was accepted; free space on that disk, then the platform goes on by itself"
+    )]
+    LogFull {
+        /// Name of the source.
+        name: String,
+        /// Which disk, how much is free and how much must be, or the store's own words.
+        reason: String,
+    },
+
+    /// More events are being taken in than there is memory for.
+    #[error(
+        "{bytes_in_flight} bytes of events are being taken in, and {bytes} more would exceed ingest.memory_bytes = {bytes_max}; nothing was accepted; send it again later, send less at once, or raise ingest.memory_bytes"
+    )]
+    Overloaded {
+        /// What the request needs, in bytes.
+        bytes: usize,
+        /// What all requests under way need, in bytes.
+        bytes_in_flight: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+
     /// The log has been closed and takes nothing more.
     #[error("the log of source \"{name}\" is closed; nothing was accepted; retry when the platform is running")]
     LogClosed {
@@ -85,13 +113,28 @@ pub enum Error {
         name: String,
     },
 
-    /// A stored block that does not decode.
-    #[error("{what} is damaged: {reason}")]
+    /// Stored data that is not what was written.
+    #[error(
+        "{what} is damaged: {reason}; stop the platform and run `watershed doctor`, which says what can be repaired and what must be restored from a copy"
+    )]
     Corrupt {
         /// Which stored thing, with its key or path.
         what: String,
         /// How the damage shows.
         reason: String,
+    },
+
+    /// Stored data of a version that this code does not know.
+    #[error(
+        "{what} has format version {found}, but this version of watershed knows only those up to {known}; nothing was changed; use the version of watershed that wrote it, or a later one"
+    )]
+    NewerFormat {
+        /// Which stored thing.
+        what: String,
+        /// Its version.
+        found: u8,
+        /// The newest version that this code knows.
+        known: u8,
     },
 
     /// Planning or executing a view's plan failed.
@@ -107,11 +150,14 @@ impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::InvalidPosition { .. } | Error::InvalidDefinition { .. } | Error::UnreadableEvents { .. } => {
-                ErrorKind::Invalid
-            }
+            Error::InvalidPosition { .. }
+            | Error::InvalidDefinition { .. }
+            | Error::UnreadableEvents { .. }
+            | Error::NewerFormat { .. } => ErrorKind::Invalid,
             Error::NotFound { .. } => ErrorKind::NotFound,
             Error::Log { .. } | Error::LogClosed { .. } => ErrorKind::Retryable,
+            Error::LogFull { .. } => ErrorKind::DiskFull,
+            Error::Overloaded { .. } => ErrorKind::Overloaded,
             Error::Corrupt { .. } => ErrorKind::Corrupt,
             Error::Plan(_) | Error::Arrow(_) => ErrorKind::Internal,
         }

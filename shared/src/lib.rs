@@ -2,13 +2,18 @@
 //!
 //! All three layers depend on this crate and never on each other.
 
+pub mod budget;
 pub mod config;
 pub mod cpu;
 pub mod definition;
+pub mod disk;
 pub mod error;
 pub mod event;
+pub mod fault;
+pub mod folder;
 pub mod format;
 pub mod log;
+pub mod panics;
 pub mod plan;
 pub mod position;
 pub mod snapshot;

@@ -41,8 +41,10 @@ pub struct ViewSnapshot {
     pub batch: Option<BatchPart>,
     /// What the batch view covers; the runs hold everything from here to the source's position.
     pub boundary: Boundary,
-    /// Realtime states from the boundary on.
+    /// Realtime states from the boundary on, in memory.
     pub runs: Vec<RecordBatch>,
+    /// Realtime states from the boundary on, on disk; with their numbers of rows.
+    pub stored_runs: Vec<(Arc<dyn RowSource>, usize)>,
     /// Size of the realtime view, superseded segments included.
     pub realtime: RealtimeSize,
 }
@@ -62,7 +64,7 @@ pub struct BatchPart {
     pub bytes: u64,
 }
 
-/// How much a realtime view holds in memory.
+/// How much a realtime view holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RealtimeSize {
     /// Segments, the open one included.
@@ -71,14 +73,21 @@ pub struct RealtimeSize {
     pub runs: usize,
     /// State rows in all runs; a key may occur in several.
     pub rows: usize,
-    /// Bytes of Arrow buffers.
+    /// Bytes of Arrow buffers in memory.
     pub bytes: usize,
+    /// Bytes of runs that are on disk only.
+    pub stored_bytes: usize,
 }
 
 impl ViewSnapshot {
+    /// The damage that a query has met in the batch view, if any.
+    pub fn damage(&self) -> Option<&str> {
+        self.batch.as_ref().and_then(|batch| batch.states.damage())
+    }
+
     /// The state rows of an answer: the batch view below the boundary and the runs from it on.
     pub fn parts(&self) -> StateParts {
         let batch = self.batch.as_ref().map(|batch| (Arc::clone(&batch.states), batch.rows));
-        StateParts { batch, runs: self.runs.clone() }
+        StateParts { batch, runs: self.runs.clone(), stored_runs: self.stored_runs.clone() }
     }
 }

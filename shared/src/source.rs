@@ -6,6 +6,9 @@ use arrow::datatypes::SchemaRef;
 
 use crate::event::event_schema;
 
+/// Most partitions that a source's log can have.
+pub const PARTITIONS_MAX: u32 = 1024;
+
 /// A checked `CREATE SOURCE`.
 #[derive(Debug, Clone)]
 pub struct SourceDefinition {

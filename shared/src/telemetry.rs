@@ -33,6 +33,27 @@ pub struct ViewLabel {
     pub view: String,
 }
 
+/// Label of metrics that count refusals.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// What the problem document's `type` ends in.
+    pub reason: &'static str,
+}
+
+/// Label of metrics that count what is done to the log and the store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OperationLabel {
+    /// What was tried, such as `log_append`.
+    pub operation: &'static str,
+}
+
+/// Label of metrics that a disk has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DiskLabel {
+    /// What is stored there: `log` or `store`.
+    pub holds: &'static str,
+}
+
 /// Label of metrics that count outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabel {
@@ -48,6 +69,18 @@ pub struct Metrics {
     pub events_accepted: Family<SourceLabel, Counter>,
     /// Rows refused.
     pub events_rejected: Family<SourceLabel, Counter>,
+    /// Requests that were recognized and got their old answer.
+    pub requests_replayed: Family<SourceLabel, Counter>,
+    /// Memory of requests that bring events, as reserved in their budget.
+    pub ingest_bytes_in_flight: Gauge,
+    /// Open connections of the HTTP API.
+    pub connections: Gauge,
+    /// Requests and connections refused or cut off.
+    pub requests_refused: Family<ReasonLabel, Counter>,
+    /// Operations on log and store that failed.
+    pub store_failures: Family<OperationLabel, Counter>,
+    /// Room on the disks.
+    pub disk_free_bytes: Family<DiskLabel, Gauge>,
     /// Events in the log that the views do not show yet.
     pub lag_events: Family<PartitionLabel, Gauge>,
     /// Age of the oldest event that the views do not show yet.
@@ -62,6 +95,8 @@ pub struct Metrics {
     pub realtime_rows: Family<ViewLabel, Gauge>,
     /// Bytes of states in memory.
     pub realtime_bytes: Family<ViewLabel, Gauge>,
+    /// Bytes of realtime views that are on disk only.
+    pub realtime_stored_bytes: Family<ViewLabel, Gauge>,
     /// Number of the published batch view.
     pub batch_version: Family<ViewLabel, Gauge>,
     /// Duration of batch runs that succeeded.
@@ -92,13 +127,24 @@ impl Metrics {
         Metrics {
             events_accepted: counter(r, "events_accepted", "Events acknowledged to producers"),
             events_rejected: counter(r, "events_rejected", "Rows refused because they do not fit the source"),
+            requests_replayed: counter(r, "requests_replayed", "Repeated requests that got their old answer"),
+            ingest_bytes_in_flight: single_gauge(r, "ingest_bytes_in_flight", "Memory of requests that bring events"),
+            connections: single_gauge(r, "connections", "Open connections of the HTTP API"),
+            requests_refused: counter(r, "requests_refused", "Requests and connections refused or cut off"),
+            store_failures: counter(r, "store_failures", "Operations on log and store that failed"),
+            disk_free_bytes: gauge(r, "disk_free_bytes", "Free bytes of the disks of log and store"),
             lag_events: gauge(r, "lag_events", "Events in the log that the views do not show yet"),
             lag_seconds: gauge_seconds(r, "lag", "Age of the oldest event that the views do not show yet"),
             event_to_visible: histogram(r, "event_to_visible", "Time from arrival until queries see an event", seconds),
             unarchived_events: gauge(r, "unarchived_events", "Events that the history does not hold yet"),
             history_commit_failures: counter(r, "history_commit_failures", "History commits that failed"),
             realtime_rows: gauge(r, "realtime_rows", "State rows of the realtime view"),
-            realtime_bytes: gauge(r, "realtime_bytes", "Bytes of the realtime view"),
+            realtime_bytes: gauge(r, "realtime_bytes", "Bytes of the realtime view in memory"),
+            realtime_stored_bytes: gauge(
+                r,
+                "realtime_stored_bytes",
+                "Bytes of the realtime view that are on disk only",
+            ),
             batch_version: gauge(r, "batch_version", "Number of the published batch view"),
             batch_run_duration: histogram(r, "batch_run_duration", "Duration of succeeded batch runs", long_seconds),
             batch_run_failures: counter(r, "batch_run_failures", "Batch runs that failed"),
@@ -131,6 +177,12 @@ fn gauge<L: Labels>(registry: &mut Registry, name: &str, help: &str) -> Family<L
     let family = Family::default();
     registry.register(name, help, Family::clone(&family));
     family
+}
+
+fn single_gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
 }
 
 fn gauge_seconds<L: Labels>(

@@ -35,7 +35,7 @@ impl Compaction {
     pub(crate) fn choose(runs: &[Run]) -> Option<Compaction> {
         let mut chosen = 0;
         let mut younger_rows = 0;
-        for run in runs.iter().rev() {
+        for run in in_memory(runs).iter().rev() {
             if chosen >= RUNS_MIN && run.rows() > 2 * younger_rows {
                 break;
             }
@@ -45,22 +45,29 @@ impl Compaction {
         (chosen >= RUNS_MIN).then(|| Compaction { inputs: runs[runs.len() - chosen..].to_vec() })
     }
 
-    /// All runs of one segment, if there are several.
+    /// All runs of one segment that are in memory, if there are several.
     pub(crate) fn everything(runs: &[Run]) -> Option<Compaction> {
+        let runs = in_memory(runs);
         (runs.len() > 1).then(|| Compaction { inputs: runs.to_vec() })
     }
 
     /// Merges the runs. CPU-bound; reads nothing but the runs.
     pub async fn run(self, view: &ViewPlan, context: Arc<TaskContext>) -> Result<Compacted> {
         let input_ids: Vec<u64> = self.inputs.iter().map(|run| run.id).collect();
-        let id = input_ids.last().copied().unwrap_or_default();
-        let batches = self.inputs.iter().map(|run| run.states().clone()).collect();
+        let batches = self.inputs.iter().flat_map(|run| run.states().into_iter().flatten().cloned()).collect();
         let states = MemoryRows::new(Arc::clone(view.state_schema()), batches).plan(None)?;
         let merged = datafusion::physical_plan::collect(view.merge(states)?, context).await?;
         let merged = merged
             .iter()
             .map(|batch| arrow::array::RecordBatch::try_new(Arc::clone(view.state_schema()), batch.columns().to_vec()))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Compacted { input_ids, merged: Run::pack(id, view.state_schema(), &merged)? })
+        Ok(Compacted { input_ids, merged: Run::pack(view.state_schema(), &merged)? })
     }
+}
+
+/// The runs that are younger than all on disk: those are large, and reading them to merge them would need the memory that
+/// they were put there to save.
+fn in_memory(runs: &[Run]) -> &[Run] {
+    let first = runs.iter().rposition(|run| !run.is_in_memory()).map_or(0, |last_stored| last_stored + 1);
+    &runs[first..]
 }

@@ -5,10 +5,12 @@
 //! readers' backs; [`RealtimeView::release`] drops the segments that a batch view has superseded. Nothing here is
 //! durable: the log and the history hold the events from which a realtime view is rebuilt.
 
+mod checkpoint;
 mod compact;
 mod segment;
 mod view;
 
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
 pub use compact::{Compacted, Compaction};
-pub use segment::{Run, Segment};
+pub use segment::{RealtimeStates, Run, Segment};
 pub use view::RealtimeView;

@@ -1,7 +1,6 @@
 //! A realtime view: the states of the events that no batch view covers yet.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -10,8 +9,9 @@ use watershed_shared::plan::{PartialProgram, ViewPlan};
 use watershed_shared::position::{Boundary, Position};
 use watershed_shared::snapshot::RealtimeSize;
 
+use crate::checkpoint::Checkpoint;
 use crate::compact::{Compacted, Compaction};
-use crate::segment::{Run, Segment};
+use crate::segment::{RealtimeStates, Run, Segment};
 
 /// States of events from a cut on, in segments between cuts. One writer owns it; readers get copies of the runs.
 #[derive(Debug)]
@@ -22,9 +22,6 @@ pub struct RealtimeView {
     segments: Vec<Segment>,
     open: Segment,
 }
-
-/// Numbers of runs are never used again in a process, so a compaction cannot mistake another view's runs for its own.
-static NEXT_RUN_ID: AtomicU64 = AtomicU64::new(0);
 
 impl RealtimeView {
     /// An empty view of the events from `start` on.
@@ -41,11 +38,42 @@ impl RealtimeView {
 
     /// Adds the states of the next events, which end at `end`, as another plan has made them.
     pub fn load(&mut self, states: &[RecordBatch], end: &Position) -> Result<()> {
-        let id = NEXT_RUN_ID.fetch_add(1, Ordering::Relaxed);
-        let run = Run::pack(id, self.plan.state_schema(), states)?;
-        self.open.runs.extend(run);
+        self.open.runs.extend(Run::pack(self.plan.state_schema(), states)?);
         self.open.end.join(end);
         Ok(())
+    }
+
+    /// Takes over closed segments from a checkpoint; the first one starts where this view, which no event has reached,
+    /// starts, and each other one where the one before ends.
+    pub fn restore(&mut self, segments: Vec<Segment>) {
+        debug_assert!(self.segments.is_empty() && self.open.is_empty(), "events would be there twice");
+        if let Some(last) = segments.last() {
+            self.open = Segment::open_at(last.end.clone());
+            self.segments = segments;
+        }
+    }
+
+    /// The closed segments from `boundary` up to `end`, which is a cut: what a checkpoint keeps.
+    pub fn closed_segments(&self, boundary: &Boundary, end: &Position) -> Vec<Segment> {
+        let closed = self.segments.iter().filter(|segment| !is_superseded(segment, boundary));
+        closed.take_while(|segment| end.covers(&segment.end)).cloned().collect()
+    }
+
+    /// Whether the segments hold the events from `boundary` up to `end`, each once.
+    pub fn spans(&self, boundary: &Boundary, end: &Position) -> bool {
+        let mut next = &boundary.0;
+        for segment in self.segments().filter(|segment| !is_superseded(segment, boundary)) {
+            if !is_same(&segment.start, next) {
+                return false;
+            }
+            next = &segment.end;
+        }
+        is_same(next, end)
+    }
+
+    /// Position after the last event.
+    pub fn end(&self) -> &Position {
+        &self.open.end
     }
 
     /// The view's plans.
@@ -87,15 +115,15 @@ impl RealtimeView {
     ///
     /// # Panics
     /// If the boundary lies inside a segment: a batch view covers whole segments, or the answer would be wrong.
-    pub fn states_from(&self, boundary: &Boundary) -> Vec<RecordBatch> {
+    pub fn states_from(&self, boundary: &Boundary) -> RealtimeStates {
         let after = self.segments().filter(|segment| !is_superseded(segment, boundary));
-        after.flat_map(|segment| segment.runs.iter().map(|run| run.states().clone())).collect()
+        states_of(after)
     }
 
     /// States of the events below `boundary`, for comparison with the batch view that covers them.
-    pub fn states_below(&self, boundary: &Boundary) -> Vec<RecordBatch> {
+    pub fn states_below(&self, boundary: &Boundary) -> RealtimeStates {
         let below = self.segments().filter(|segment| is_superseded(segment, boundary));
-        below.flat_map(|segment| segment.runs.iter().map(|run| run.states().clone())).collect()
+        states_of(below)
     }
 
     /// Drops the segments below `boundary`.
@@ -129,6 +157,25 @@ impl RealtimeView {
         }
     }
 
+    /// Frees about `bytes` of memory: of the runs that are in closed segments and in `checkpoint`, the largest ones are
+    /// from now on read from there. Returns the bytes freed.
+    pub fn release_memory(&mut self, bytes: usize, checkpoint: &Checkpoint) -> usize {
+        let runs = self.segments.iter_mut().flat_map(|segment| &mut segment.runs);
+        let mut candidates: Vec<&mut Run> = runs.filter(|run| run.is_in_memory()).collect();
+        candidates.sort_by_key(|run| std::cmp::Reverse(run.bytes()));
+        let mut freed = 0;
+        for run in candidates {
+            if freed >= bytes {
+                break;
+            }
+            if let Some(file) = checkpoint.file(run.id) {
+                freed += run.bytes();
+                *run = Run::stored(file);
+            }
+        }
+        freed
+    }
+
     /// How much the view holds.
     pub fn size(&self) -> RealtimeSize {
         let runs = self.segments().flat_map(|segment| &segment.runs);
@@ -136,7 +183,10 @@ impl RealtimeView {
         for run in runs {
             size.runs += 1;
             size.rows += run.rows();
-            size.bytes += run.bytes();
+            match run.is_in_memory() {
+                true => size.bytes += run.bytes(),
+                false => size.stored_bytes += run.bytes(),
+            }
         }
         size
     }
@@ -144,6 +194,17 @@ impl RealtimeView {
     fn segments(&self) -> impl Iterator<Item = &Segment> {
         self.segments.iter().chain([&self.open])
     }
+}
+
+fn states_of<'a>(segments: impl Iterator<Item = &'a Segment>) -> RealtimeStates {
+    let mut states = RealtimeStates::default();
+    segments.for_each(|segment| segment.add_states(&mut states));
+    states
+}
+
+/// Partitions that one of them does not name are at 0 in it.
+fn is_same(one: &Position, other: &Position) -> bool {
+    one.covers(other) && other.covers(one)
 }
 
 fn is_superseded(segment: &Segment, boundary: &Boundary) -> bool {

@@ -258,7 +258,7 @@ impl Running {
         let data = folder.join(&config.data);
         std::fs::create_dir_all(&data).with_context(|| format!("cannot make \"{}\"", data.display()))?;
         let address = listener.local_addr().context("cannot tell the address in use")?;
-        let options = ApiOptions { body_bytes_max: config.ingest.body_bytes_max, ..ApiOptions::default() };
+        let (options, connections) = (ApiOptions::of(&config), config.connections.clone());
         let ports = Ports::open(&config, &data)?;
         let platform = Platform::open(example.statements(), config, ports).await?;
         let router = router(Arc::new(platform.clone()), Arc::new(platform.query_engine()), options);
@@ -267,7 +267,8 @@ impl Running {
             // The sender's end says as much as its message.
             let _ = stopped.await;
         };
-        let server = tokio::spawn(serve(listener, router, until_stopped));
+        let metrics = platform.metrics().clone();
+        let server = tokio::spawn(serve(listener, router, connections, metrics, until_stopped));
         Ok(Running { platform, url: format!("http://{address}"), stop_server, server })
     }
 

@@ -1,16 +1,19 @@
 //! `watershed ingest`: sends the rows of files to a source, in order, and remembers what was acknowledged.
 //!
 //! A thread reads ahead: it decompresses and cuts the input into chunks of whole rows ([`input`], [`text`],
-//! [`parquet`]). One request is in flight at a time, because the order of requests is the order of the log. After each
-//! acknowledgement the place behind the chunk is saved ([`ledger`]), then the next chunk is sent. A chunk whose answer
-//! is lost is not sent again by itself; when the user goes on, its rows may arrive twice.
+//! [`parquet`]). One request is in flight at a time, because the order of requests is the order of the log. Each has a
+//! name by which the platform recognizes it ([`producer`]), so it can be sent again when its answer is lost. The name is
+//! saved before the chunk is sent, and the place behind the chunk after the acknowledgement ([`ledger`]); a call that
+//! finds a name without an acknowledgement sends the same rows under that name before it goes on.
 
 mod chunk;
 mod display;
 mod input;
 mod job;
 mod ledger;
+mod memory;
 mod parquet;
+mod producer;
 mod scan;
 mod text;
 
@@ -20,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::HumanCount;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -58,8 +61,10 @@ goes on there. A file that was sent completely is skipped; one that has grown si
 whose sent part has changed is refused. --again sends a file from its beginning all the same. Standard input cannot \
 be gone on with.
 
-Ctrl-C waits for the request in flight; a second one does not. Only when that request's answer is lost (the platform \
-or this command was killed at that moment) may its rows arrive twice when you go on: at most --batch-rows of them.")]
+Ctrl-C waits for the request in flight; a second one does not. Whenever the platform or this command is stopped, and \
+however, each row counts once when you go on: the request in flight is sent again under its old name, by which the \
+platform knows whether it has it. It knows for ingest.idempotency_window, a day unless configured otherwise. After \
+that, going on is refused until --in-doubt says what to do with the rows of that one request.")]
 pub(crate) struct IngestArgs {
     /// Name of the source
     source: String,
@@ -84,6 +89,9 @@ pub(crate) struct IngestArgs {
     /// Send files from their beginning even if they were sent before, and remember that
     #[arg(long, conflicts_with = "no_resume")]
     again: bool,
+    /// What to do with the rows of an interrupted request that the platform does not remember any more
+    #[arg(long, value_enum)]
+    in_doubt: Option<InDoubt>,
     /// Folder to remember acknowledged rows in [default: ~/.local/state/watershed/ingest]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -92,6 +100,15 @@ pub(crate) struct IngestArgs {
     retry_for: u64,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+/// What to do with rows of which nobody knows whether they were accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum InDoubt {
+    /// Send them: none is lost, but they may count twice
+    Send,
+    /// Leave them out: none counts twice, but they may be lost
+    Skip,
 }
 
 /// Runs `watershed ingest`.

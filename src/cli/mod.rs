@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 pub(crate) mod check;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod ingest;
 pub(crate) mod output;
 pub(crate) mod run;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Validate a project's definitions and show the three plans of each view, without starting anything
     Check(CheckArgs),
+    /// Check a data folder while its platform is stopped: checksums, offsets, boundaries, leftovers; repair what can be
+    Doctor(doctor::DoctorArgs),
     /// Start the platform on bundled real data and watch batch and realtime parts of each view stay equal to the truth
     Demo(demo::DemoArgs),
     /// Ask a question in SQL, or open a prompt
@@ -138,6 +141,7 @@ mod tests {
         for line in [
             "watershed run project --data /tmp/data --http 127.0.0.1:9000",
             "watershed check project",
+            "watershed doctor project --data /tmp/data --repair --dry-run --format json",
             "watershed demo --seconds 15 --keep flights-demo --plain --http 127.0.0.1:8080",
             "watershed sql",
             "watershed sql --format jsonl --position edits=1,2;flights=3 --url http://host:1 select",

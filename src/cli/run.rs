@@ -7,10 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use watershed::platform::{Platform, Ports};
 use watershed::project::Project;
-use watershed_serving_layer::api::{ApiOptions, router, serve};
+use watershed_serving_layer::api::{ApiOptions, Gate, router, serve};
+use watershed_shared::fault;
+use watershed_shared::folder::create_folder;
+use watershed_shared::telemetry::Metrics;
 
 use super::{RunArgs, output};
 
@@ -25,20 +29,31 @@ pub(crate) async fn execute(args: RunArgs) -> Result<ExitCode> {
     start_log(&project.config.log_filter)?;
     tracing::info!(config = ?project.config, data = %data.display(), "starting");
 
-    std::fs::create_dir_all(&data).with_context(|| format!("cannot make the data folder \"{}\"", data.display()))?;
+    create_folder(&data).with_context(|| format!("cannot make the data folder \"{}\"", data.display()))?;
     let ports = Ports::open(&project.config, &data)?;
-    // Before the views are rebuilt, so that an address in use is found at once.
+    // Before the platform is open, so that an address in use is found at once and whoever asks is told to wait.
     let listener = TcpListener::bind(project.config.http)
         .await
         .with_context(|| format!("cannot listen on {}; choose another address with --http", project.config.http))?;
-    let options = ApiOptions { body_bytes_max: project.config.ingest.body_bytes_max, ..ApiOptions::default() };
-    let platform = Platform::open(project.statements, project.config, ports).await?;
-    let engine = Arc::new(platform.query_engine());
-    let router = router(Arc::new(platform.clone()), engine, options);
-
+    let (options, connections) = (ApiOptions::of(&project.config), project.config.connections.clone());
     let address = listener.local_addr().context("cannot tell the address in use")?;
+    let (progress, watched) = watch::channel("reading the project".to_owned());
+    let gate = Gate::closed(watched);
+    let metrics = Metrics::new();
+    let server = serve(listener, gate.router(), connections, metrics.clone(), told_to_stop()?);
+    let mut server = tokio::spawn(server);
+    let opening = Platform::open_with(project.statements, project.config, ports, metrics, &progress);
+    let platform = tokio::select! {
+        opened = opening => opened?,
+        ended = &mut server => {
+            tracing::info!("stopped while starting");
+            return ended.context("the HTTP server panicked")?.context("the HTTP server failed").map(|()| ExitCode::SUCCESS);
+        }
+    };
+    fault::point("start.before_listening");
+    gate.open(router(Arc::new(platform.clone()), Arc::new(platform.query_engine()), options));
     output::print(format!("listening on http://{address}\n").as_bytes())?;
-    serve(listener, router, told_to_stop()?).await.context("the HTTP server failed")?;
+    server.await.context("the HTTP server panicked")?.context("the HTTP server failed")?;
     tracing::info!("stopping");
     platform.stop().await;
     Ok(ExitCode::SUCCESS)

@@ -35,6 +35,13 @@ pub(crate) struct Ingested {
     pub(crate) position: Option<String>,
 }
 
+impl Ingested {
+    /// Of a body whose rows were all accepted, as far as is known.
+    pub(crate) fn of_rows(accepted: u64) -> Ingested {
+        Ingested { accepted, rejected: 0, errors: Vec::new(), position: None }
+    }
+}
+
 /// Why one row was refused.
 #[derive(Debug, Deserialize)]
 pub(crate) struct RowError {

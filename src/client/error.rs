@@ -43,11 +43,35 @@ impl ClientError {
         if error.is_connect() { ClientError::Unreachable { url, reason } } else { ClientError::Lost { url, reason } }
     }
 
+    /// The last error of attempts of which one `lost` its answer, at an address and for a reason: that the last one
+    /// changed nothing does not say that none did.
+    pub(super) fn after(self, lost: Option<(String, String)>) -> ClientError {
+        let says_nothing = match &self {
+            ClientError::Unreachable { .. } => true,
+            ClientError::Refused(problem) => problem.says_try_later(),
+            ClientError::Lost { .. } | ClientError::Unreadable { .. } => false,
+        };
+        match lost {
+            Some((url, reason)) if says_nothing => {
+                ClientError::Lost { url, reason: format!("{reason}; and since then: {}", self.cause()) }
+            }
+            _ => self,
+        }
+    }
+
     /// What went wrong, without advice: for messages that are shown while the request is tried again.
     pub(crate) fn cause(&self) -> String {
         match self {
             ClientError::Unreachable { url, reason } => format!("no connection to {url}: {reason}"),
             _ => self.to_string(),
+        }
+    }
+
+    /// The platform's refusal, if it is one.
+    pub(crate) fn problem(&self) -> Option<&Problem> {
+        match self {
+            ClientError::Refused(problem) => Some(problem),
+            _ => None,
         }
     }
 
@@ -106,9 +130,21 @@ impl Problem {
         Problem { status: status.as_u16(), detail, body }
     }
 
+    /// What the `type` of the document ends in, if there is one.
+    pub(crate) fn kind(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Document {
+            r#type: String,
+        }
+        let document: Document = serde_json::from_slice(&self.body).ok()?;
+        document.r#type.rsplit('/').next().map(str::to_owned)
+    }
+
     /// Whether nothing was done and the same request may succeed later.
     pub(crate) fn says_try_later(&self) -> bool {
-        matches!(self.status, 429 | 503)
+        // The other 507 is a query that needs more memory, and always will.
+        let disk_full = self.status == 507 && String::from_utf8_lossy(&self.body).contains("problems/disk-full");
+        matches!(self.status, 429 | 503) || disk_full
     }
 }
 

@@ -54,6 +54,13 @@ pub(crate) fn problem(status: u16, title: &str, detail: &str) -> Reply {
     reply(status, &body.to_string()).with_header("content-type", "application/problem+json")
 }
 
+/// A problem document of the platform, of a kind that its `type` ends in.
+pub(crate) fn problem_of_kind(status: u16, kind: &str) -> Reply {
+    let body = serde_json::json!({"type": format!("https://watershed.dev/problems/{kind}"), "title": kind,
+        "status": status, "detail": format!("the detail of {kind}")});
+    reply(status, &body.to_string()).with_header("content-type", "application/problem+json")
+}
+
 impl Reply {
     /// The same reply with one header set.
     pub(crate) fn with_header(mut self, name: &'static str, value: &str) -> Reply {

@@ -3,21 +3,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use bytes::Bytes;
-use chrono::Utc;
 use watershed_serving_layer as serving;
 use watershed_serving_layer::{
-    Backend, BatchRun, BatchRunKind, BatchRunTrigger, BatchSize, ColumnStatus, IngestReport, Readiness, RealtimeStatus,
-    RowError, SourceStatus, ViewState, ViewStatus,
+    Backend, BatchFailures, BatchRun, BatchRunKind, BatchRunTrigger, BatchSize, ColumnStatus, IngestReport, Ingested,
+    Readiness, RealtimeStatus, RowError, SourceStatus, ViewState, ViewStatus,
 };
+use watershed_shared::budget::{MemoryBudget, Reservation};
 use watershed_shared::definition::sql_type_name;
+use watershed_shared::disk::free_bytes;
+use watershed_shared::error::{Error as SharedError, ErrorKind};
+use watershed_shared::fault::has_defect;
 use watershed_shared::format::EventFormat;
-use watershed_shared::position::{Position, PositionToken};
+use watershed_shared::log::{Appended, Receipt, ReceiptKey};
+use watershed_shared::position::{PartitionId, Position, PositionToken};
 use watershed_shared::snapshot::{SnapshotReceiver, SourceSnapshot};
-use watershed_shared::telemetry::{Metrics, PartitionLabel, SourceLabel, ViewLabel};
-use watershed_shared::time::{iso_timestamp, now_us};
+use watershed_shared::telemetry::{DiskLabel, Metrics, OperationLabel, PartitionLabel, SourceLabel, ViewLabel};
+use watershed_shared::time::{iso_timestamp, now, now_us};
 
 use super::{Inner, Platform, Source, ViewEntry};
 use crate::error::{Error, Result, with_causes};
@@ -44,11 +49,22 @@ impl Backend for Platform {
         views
             .iter()
             .filter_map(|(name, entry)| view_status(name, entry, snapshots.get(entry.source.as_str())))
+            .map(|view| ViewStatus { batch_failures: self.inner.runs.failures(&view.name), ..view })
             .collect()
     }
 
-    async fn ingest(&self, source: &str, format: EventFormat, body: Bytes) -> serving::Result<IngestReport> {
-        Ok(self.accept(source, format, body).await?)
+    fn ingest_budget(&self) -> &Arc<MemoryBudget> {
+        &self.inner.ingest_budget
+    }
+
+    async fn ingest(
+        &self,
+        source: &str,
+        format: EventFormat,
+        body: Bytes,
+        key: Option<ReceiptKey>,
+    ) -> serving::Result<Ingested> {
+        Ok(self.accept_once(source, format, body, key).await?)
     }
 
     async fn start_batch_run(&self, view: &str, kind: BatchRunKind, wait: bool) -> serving::Result<BatchRun> {
@@ -74,10 +90,29 @@ impl Backend for Platform {
             if entry.active.is_none() {
                 detail.push(format!("view \"{name}\" is being built from the history"));
             }
+            if let Some(BatchFailures { count, error }) = self.inner.runs.failures(name) {
+                detail.push(format!(
+                    "the last {count} batch runs of view \"{name}\" failed, the newest because: {error}; its answers are \
+                     right, but its realtime view grows until a run succeeds"
+                ));
+            }
         }
+        detail.extend(self.inner.troubles());
         for snapshot in self.inner.latest_snapshots().values() {
             let stopped = snapshot.failures.iter();
             detail.extend(stopped.map(|(view, reason)| format!("view \"{view}\" is stopped: {reason}")));
+            for (view, live) in snapshot.views.iter().filter(|(_, live)| live.realtime.stored_bytes > 0) {
+                detail.push(format!(
+                    "the realtime view of \"{view}\" has outgrown realtime.memory_bytes: queries read {} of its bytes from \
+                     disk; a batch run of the view makes room",
+                    live.realtime.stored_bytes
+                ));
+            }
+            for (view, damage) in snapshot.views.iter().filter_map(|(name, view)| Some((name, view.damage()?))) {
+                detail.push(format!(
+                    "the batch view of \"{view}\" is being computed again, queries that need what is damaged fail: {damage}"
+                ));
+            }
         }
         Readiness { ready, detail }
     }
@@ -87,6 +122,12 @@ impl Backend for Platform {
     }
 
     async fn refresh_metrics(&self) {
+        self.inner.metrics.ingest_bytes_in_flight.set(self.inner.ingest_budget.reserved() as i64);
+        for (holds, folder) in self.inner.ports.folders() {
+            if let Ok(free) = free_bytes(&folder) {
+                self.inner.metrics.disk_free_bytes.get_or_create(&DiskLabel { holds }).set(free as i64);
+            }
+        }
         self.inner.refresh_sizes();
         for source in self.inner.sources.values() {
             self.inner.refresh_lags(source).await;
@@ -97,37 +138,152 @@ impl Backend for Platform {
 impl Platform {
     /// Decodes events and appends them to a source's log.
     pub async fn accept(&self, source: &str, format: EventFormat, body: Bytes) -> Result<IngestReport> {
+        Ok(self.accept_once(source, format, body, None).await?.report)
+    }
+
+    /// `accept`; with a key, only if the request was not accepted before under this key.
+    pub async fn accept_once(
+        &self,
+        source: &str,
+        format: EventFormat,
+        body: Bytes,
+        key: Option<ReceiptKey>,
+    ) -> Result<Ingested> {
         let source = self.inner.source(source)?;
         if source.handle.commands.is_closed() {
             return Err(Error::Stopping);
         }
+        let name = &source.handle.source.name;
+        let key = key.map(|key| (Receipt::content_of(name, format, &body), key));
         let decoder = Arc::clone(&source.decoder);
-        let decoded = match body.len() {
+        let body_bytes = body.len();
+        let decoded = match body_bytes {
             0..POOL_BYTES_MIN => decoder.decode(format, &body),
             _ => self.inner.pool.run(async move { decoder.decode(format, &body) }).await,
         }?;
-        let accepted = decoded.events.num_rows();
-        let position = match accepted {
-            0 => Position::beginning(source.handle.source.partitions),
-            _ => source.handle.log.append(arrival_us(), source.partitioner.split(&decoded.events)?).await?,
-        };
-        let label = SourceLabel { source: source.handle.source.name.clone() };
-        let rejected = decoded.rejected.len();
-        self.inner.metrics.events_accepted.get_or_create(&label).inc_by(accepted as u64);
-        self.inner.metrics.events_rejected.get_or_create(&label).inc_by(rejected as u64);
+        let (accepted, rejected) = (decoded.events.num_rows(), decoded.rejected.len());
         let errors = decoded.rejected.into_iter().take(ERRORS_MAX);
-        Ok(IngestReport {
+        let report = IngestReport {
             accepted,
             rejected,
             errors: errors.map(|row| RowError { row: row.row, column: row.column, reason: row.reason }).collect(),
             errors_truncated: rejected > ERRORS_MAX,
-            position: PositionToken { source: label.source, position }.to_string(),
-        })
+            position: String::new(),
+        };
+        let _reserved = match accepted {
+            0 => None,
+            _ => Some(self.inner.reserve(decoded.events.get_array_memory_size(), body_bytes)?),
+        };
+        let batches = source.partitioner.split(&decoded.events)?;
+        let ingested = source.append(batches, report, key).await;
+        if accepted > 0 {
+            source.log_failure.set(self.inner.append_failure(ingested.as_ref().err()));
+        }
+        let ingested = ingested?;
+        let label = SourceLabel { source: name.clone() };
+        if ingested.replayed {
+            self.inner.metrics.requests_replayed.get_or_create(&label).inc();
+        } else {
+            self.inner.metrics.events_accepted.get_or_create(&label).inc_by(accepted as u64);
+            self.inner.metrics.events_rejected.get_or_create(&label).inc_by(rejected as u64);
+        }
+        Ok(ingested)
     }
 }
 
+impl Source {
+    /// Appends what a request's report speaks of, and completes the report. With a key and the hash of its content, the
+    /// request is remembered, also when none of its rows was accepted, so that a producer can go on behind it.
+    async fn append(
+        &self,
+        batches: Vec<(PartitionId, RecordBatch)>,
+        report: IngestReport,
+        key: Option<(u64, ReceiptKey)>,
+    ) -> Result<Ingested> {
+        let (name, log) = (&self.handle.source.name, &self.handle.log);
+        let at = |report: IngestReport, position: Position| {
+            let token = PositionToken { source: name.clone(), position };
+            IngestReport { position: token.to_string(), ..report }
+        };
+        let Some((content, key)) = key else {
+            let position = match batches.is_empty() {
+                true => Position::beginning(self.handle.source.partitions),
+                false => match log.append(arrival_us(), batches).await {
+                    Err(_) if has_defect("acknowledge.before_fsync") => log.end().borrow().clone(),
+                    appended => appended?,
+                },
+            };
+            return Ok(Ingested { report: at(report, position), replayed: false });
+        };
+        let answer = serde_json::to_vec(&report).map_err(|error| unreadable_receipt(&key, name, &error))?;
+        let receipt = Receipt { key: key.clone(), content, answer: answer.into() };
+        match log.append_once(arrival_us(), batches, receipt).await? {
+            Appended::Now(position) => Ok(Ingested { report: at(report, position), replayed: false }),
+            Appended::Before { answer, position } => {
+                let first = serde_json::from_slice(&answer).map_err(|error| unreadable_receipt(&key, name, &error))?;
+                Ok(Ingested { report: at(first, position), replayed: true })
+            }
+            Appended::OtherContent => Err(serving::Error::RequestReused { request: key.to_string() }.into()),
+            Appended::OutOfOrder { expected } => match key {
+                ReceiptKey::Sequence { producer, sequence } => {
+                    Err(serving::Error::OutOfSequence { producer, sequence, expected }.into())
+                }
+                ReceiptKey::Request(_) => Err(serving::Error::RequestReused { request: key.to_string() }.into()),
+            },
+        }
+    }
+}
+
+fn unreadable_receipt(key: &ReceiptKey, source: &str, error: &serde_json::Error) -> SharedError {
+    SharedError::Corrupt { what: format!("the receipt of {key} of source \"{source}\""), reason: error.to_string() }
+}
+
 impl Inner {
-    fn latest_snapshots(&self) -> BTreeMap<&str, Arc<SourceSnapshot>> {
+    /// Memory for what a body of `body_bytes` has been decoded to.
+    fn reserve(&self, bytes: usize, body_bytes: usize) -> Result<Reservation> {
+        let budget = &self.ingest_budget;
+        let overloaded = || {
+            let (bytes_in_flight, bytes_max) = (budget.reserved(), budget.bytes_max());
+            SharedError::Overloaded { bytes, bytes_in_flight, bytes_max }.into()
+        };
+        budget.reserve(bytes, body_bytes).ok_or_else(overloaded)
+    }
+
+    /// What keeps events from the log or the history, a sentence each.
+    fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        let free_min = self.config.ingest.disk_free_bytes_min;
+        for (holds, folder) in self.ports.folders() {
+            if let Some(free) = free_bytes(&folder).ok().filter(|free| holds == "log" && *free < free_min) {
+                troubles.push(format!(
+                    "the disk of the log has {free} bytes free, fewer than ingest.disk_free_bytes_min = {free_min}: events \
+                     are refused; free space on it"
+                ));
+            }
+        }
+        for (name, source) in &self.sources {
+            if let Some(error) = source.log_failure.current() {
+                troubles.push(format!("the last events for source \"{name}\" were refused: {error}"));
+            }
+            let Some(error) = source.handle.commit_failure.current() else { continue };
+            let end = source.handle.log.end().borrow().clone();
+            let waiting = end.events_since(source.handle.history.known().end());
+            troubles.push(format!(
+                "commits to the history of source \"{name}\" fail: {error}; {waiting} events wait in the log; they are \
+                 tried again until the store takes them"
+            ));
+        }
+        troubles
+    }
+
+    /// Counts a failure of the log and gives its words; a request that contradicts an earlier one is none.
+    fn append_failure(&self, error: Option<&Error>) -> Option<String> {
+        let error = error.filter(|error| error.kind() != ErrorKind::Conflict)?;
+        self.metrics.store_failures.get_or_create(&OperationLabel { operation: "log_append" }).inc();
+        Some(with_causes(error))
+    }
+
+    pub(super) fn latest_snapshots(&self) -> BTreeMap<&str, Arc<SourceSnapshot>> {
         let sources = self.sources.iter();
         sources.map(|(name, source)| (name.as_str(), Arc::clone(&source.handle.snapshots.borrow()))).collect()
     }
@@ -163,6 +319,7 @@ impl Inner {
                 let label = ViewLabel { view: name.clone() };
                 self.metrics.realtime_rows.get_or_create(&label).set(view.realtime.rows as i64);
                 self.metrics.realtime_bytes.get_or_create(&label).set(view.realtime.bytes as i64);
+                self.metrics.realtime_stored_bytes.get_or_create(&label).set(view.realtime.stored_bytes as i64);
                 let version = view.batch.as_ref().map_or(0, |batch| batch.version.0);
                 self.metrics.batch_version.get_or_create(&label).set(version as i64);
             }
@@ -197,7 +354,7 @@ fn view_status(name: &str, entry: &ViewEntry, snapshot: Option<&Arc<SourceSnapsh
     let batch = live.and_then(|live| live.batch.as_ref());
     let realtime = live.map(|live| live.realtime).unwrap_or_default();
     let schedules = &entry.schedules;
-    let next = schedules.next_after(Utc::now()).and_then(|next| iso_timestamp(next.timestamp_micros()));
+    let next = schedules.next_after(now()).and_then(|next| iso_timestamp(next.timestamp_micros()));
     Some(ViewStatus {
         name: name.to_owned(),
         source: entry.source.clone(),
@@ -222,11 +379,13 @@ fn view_status(name: &str, entry: &ViewEntry, snapshot: Option<&Arc<SourceSnapsh
             runs: realtime.runs,
             rows: realtime.rows,
             bytes: realtime.bytes,
+            stored_bytes: realtime.stored_bytes,
         },
         batch_schedule: schedules.batch.as_ref().map(|schedule| schedule.text().to_owned()),
         full_recompute_schedule: schedules.full_recompute.as_ref().map(|schedule| schedule.text().to_owned()),
         next_run: next,
         last_audit: entry.last_audit.clone(),
+        batch_failures: None,
     })
 }
 
@@ -245,7 +404,6 @@ fn offsets(position: &Position) -> Vec<u64> {
 
 impl From<Error> for serving::Error {
     fn from(error: Error) -> serving::Error {
-        use watershed_shared::error::ErrorKind;
         match error {
             Error::Serving(error) => error,
             Error::Shared(error) => serving::Error::Shared(error),

@@ -17,10 +17,12 @@ use watershed_batch_layer::{
     BatchView, DataFile, Error as BatchError, HistorySnapshot, NewBatchVersion, PublishOutcome,
 };
 use watershed_serving_layer::{AuditOutcome, AuditReport};
+use watershed_shared::fault;
 use watershed_shared::plan::{STATE_FORMAT_VERSION, StateParts};
 use watershed_shared::position::{BatchVersion, Boundary};
 use watershed_shared::telemetry::ViewLabel;
 
+use super::live_view::LiveId;
 use super::open::{active_definition, batch_part};
 use super::source_task::Command;
 use super::{Definition, Platform, Retired, ask, lock};
@@ -73,7 +75,7 @@ impl Platform {
             .with_view(view, |entry| (entry.source.clone(), entry.building.clone().or_else(|| entry.active.clone())))?;
         let source = self.inner.source(&source)?;
         let definition = definition.ok_or(crate::error::Error::Stopping)?;
-        let pin = Some(definition.plan.id.clone());
+        let pin = Some(LiveId::of(&definition.plan));
         let history = ask(&source.handle, |reply| Command::Archive { pin, reply }).await?;
         let boundary = Boundary(history.end().clone());
         let run = RunInProgress { platform: self.clone(), definition, history, boundary, pinned: true, _turn: turn };
@@ -92,6 +94,7 @@ impl PreparedRun {
         let Definition { plan, store } = self.run.definition.clone();
         let (history, session) = (self.run.history.clone(), self.run.platform.inner.batch_session.clone());
         let pool = self.run.platform.inner.pool.clone();
+        fault::point("batch.before_states");
         let files = pool.run(async move { full_recompute(&plan, &history, &store, &session).await }).await?;
         Ok(ComputedRun { run: self.run, files })
     }
@@ -100,6 +103,7 @@ impl PreparedRun {
 impl ComputedRun {
     /// Audits the handoff, commits the batch view and switches to it.
     pub async fn publish(mut self) -> Result<PublishedRun> {
+        fault::point("batch.after_states");
         let groups = self.files.iter().map(|file| file.rows).sum();
         let expected = self.run.definition.store.current();
         let next = BatchVersion(expected.as_ref().map_or(1, |current| current.version.0 + 1));
@@ -119,10 +123,12 @@ impl ComputedRun {
         let files = std::mem::take(&mut self.files);
         let new = NewBatchVersion::new(files, true, self.run.boundary.clone(), record);
         let store = &self.run.definition.store;
+        fault::point("batch.before_publish");
         let (view, superseded) = match store.publish(&new, expected.map(|current| current.version)).await? {
             PublishOutcome::Published { view, superseded } => (view, superseded),
             PublishOutcome::Conflict { current } => return Err(self.conflict(next, current).into()),
         };
+        fault::point("batch.after_publish");
         let published =
             PublishedRun { batch_version: view.version, groups, files: view.files.len(), audit: audit.clone() };
         self.run.switch_to(&view, superseded).await?;
@@ -134,13 +140,13 @@ impl ComputedRun {
     async fn audit(&self, batch_version: BatchVersion, groups: u64) -> Result<AuditReport> {
         let run = &self.run;
         let source = run.platform.inner.source(&run.definition.plan.source.name)?;
-        let (id, boundary) = (run.definition.plan.id.clone(), run.boundary.clone());
+        let (id, boundary) = (LiveId::of(&run.definition.plan), run.boundary.clone());
         let before = ask(&source.handle, |reply| Command::PartsBelow { id, boundary, reply }).await?;
         let Some(before) = before else {
             return Ok(skipped(batch_version, "the definition had no answers before this batch view".to_owned()));
         };
         let files = run.definition.store.rows(self.files.clone());
-        let after = StateParts { batch: Some((Arc::new(files), groups as usize)), runs: Vec::new() };
+        let after = StateParts { batch: Some((Arc::new(files), groups as usize)), ..StateParts::default() };
         let (plan, session) = (Arc::clone(&run.definition.plan), run.platform.inner.batch_session.clone());
         let pool = &run.platform.inner.pool;
         let comparison = pool.run(async move { compare(&plan, before, after, &session).await }).await?;
@@ -188,12 +194,14 @@ impl RunInProgress {
         if built {
             // Before the switch: a restart in between finds the published batch view and answers by it.
             inner.catalog.lock().await.activate(&plan.name, active_definition(&self.definition)).await?;
+            fault::point("batch.after_activate");
         }
         let source = inner.source(&plan.source.name)?;
-        let (id, batch, boundary) = (plan.id.clone(), batch_part(view), self.boundary.clone());
+        let (id, batch, boundary) = (LiveId::of(plan), batch_part(view), self.boundary.clone());
         let switched = ask(&source.handle, |reply| Command::Publish { id, batch, boundary, reply }).await?;
         let retired = switched.ok_or_else(|| crate::error::Error::Overtaken { view: plan.name.clone() })?;
         self.pinned = false;
+        fault::point("batch.after_switch");
         if built {
             inner.with_view(&plan.name, |entry| entry.active = entry.building.take())?;
         }
@@ -237,7 +245,7 @@ impl Drop for RunInProgress {
             return;
         }
         let Ok(source) = self.platform.inner.source(&self.definition.plan.source.name) else { return };
-        let command = Command::Abandon { id: self.definition.plan.id.clone(), boundary: self.boundary.clone() };
+        let command = Command::Abandon { id: LiveId::of(&self.definition.plan), boundary: self.boundary.clone() };
         let commands = source.handle.commands.clone();
         // A full inbox is waited for elsewhere: a drop cannot wait, and segments must not stay divided for ever.
         if let Err(error) = commands.try_send(command)

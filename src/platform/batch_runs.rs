@@ -1,16 +1,18 @@
 //! Which batch runs there are and were, and when the next is due.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use tokio::sync::oneshot;
-use watershed_serving_layer::{BatchRun, BatchRunKind, BatchRunState, BatchRunTrigger};
+use watershed_serving_layer::{BatchFailures, BatchRun, BatchRunKind, BatchRunState, BatchRunTrigger};
+use watershed_shared::position::BatchVersion;
+use watershed_shared::snapshot::ViewSnapshot;
 use watershed_shared::telemetry::ViewLabel;
-use watershed_shared::time::{iso_timestamp, now_us};
+use watershed_shared::time::{instant, iso_timestamp, now, now_us, sleep};
 
 use super::batch_run::PublishedRun;
 use super::{Platform, Schedules, lock};
@@ -35,6 +37,15 @@ impl BatchRuns {
 
     pub(super) fn get(&self, id: u64) -> Option<BatchRun> {
         lock(&self.runs).0.iter().find(|run| run.id == id).cloned()
+    }
+
+    /// How many runs of a view have failed since the last one that succeeded, and why the newest did.
+    pub(super) fn failures(&self, view: &str) -> Option<BatchFailures> {
+        let runs = lock(&self.runs);
+        let ended = runs.0.iter().filter(|run| run.view == view && run.state != BatchRunState::Running);
+        let mut failed = ended.take_while(|run| run.state == BatchRunState::Failed);
+        let error = failed.next()?.error.clone().unwrap_or_default();
+        Some(BatchFailures { count: 1 + failed.count(), error })
     }
 
     fn is_running(&self, view: &str) -> bool {
@@ -91,7 +102,7 @@ impl Platform {
     }
 
     async fn run_to_its_end(&self, id: u64, view: &str) {
-        let started = Instant::now();
+        let started = instant();
         let label = ViewLabel { view: view.to_owned() };
         let outcome = AssertUnwindSafe(self.run(id, view)).catch_unwind().await;
         let outcome = outcome.unwrap_or(Err(Error::Panicked { what: "the batch run" }));
@@ -113,7 +124,11 @@ impl Platform {
         });
         match outcome {
             Ok(published) => {
-                self.inner.metrics.batch_run_duration.get_or_create(&label).observe(started.elapsed().as_secs_f64());
+                self.inner
+                    .metrics
+                    .batch_run_duration
+                    .get_or_create(&label)
+                    .observe((instant() - started).as_secs_f64());
                 tracing::info!(
                     view,
                     batch_version = published.batch_version.0,
@@ -121,6 +136,7 @@ impl Platform {
                     "published batch view"
                 );
             }
+            Err(Error::Stopping) => tracing::info!(view, "batch run left off, as the platform stops"),
             Err(error) => {
                 self.inner.metrics.batch_run_failures.get_or_create(&label).inc();
                 tracing::error!(view, error = with_causes(&error), "batch run failed; the view answers as before");
@@ -140,20 +156,27 @@ impl Platform {
     }
 
     /// Starts the runs that are due, until the platform stops. A run that is due while the view's last one still runs is
-    /// left out: the next one will cover what it would have.
+    /// left out: the next one will cover what it would have. A batch view in which a query has met damage is replaced.
     pub(super) async fn run_schedules(self) {
-        let mut looked_at = Utc::now();
-        let mut tick = tokio::time::interval(SCHEDULE_TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looked_at = now();
+        let mut replaced = HashSet::new();
         loop {
-            tick.tick().await;
-            let now = Utc::now();
+            sleep(SCHEDULE_TICK).await;
+            let now = now();
             let due: Vec<String> = {
                 let views = self.inner.views();
                 let is_due = |schedules: &Schedules| schedules.next_after(looked_at).is_some_and(|next| next <= now);
                 views.iter().filter(|(_, entry)| is_due(&entry.schedules)).map(|(name, _)| name.clone()).collect()
             };
             looked_at = now;
+            for damaged in self.damaged_batch_views() {
+                // Once each: a run that fails, or that finds the history damaged too, would fail again.
+                if !self.inner.runs.is_running(&damaged.0) && replaced.insert(damaged.clone()) {
+                    tracing::error!(view = damaged.0, "its batch view is damaged; computing it again from the history");
+                    // The view is there, so this cannot fail.
+                    let _ = self.spawn_run(&damaged.0, BatchRunTrigger::Repair);
+                }
+            }
             for view in due {
                 if self.inner.runs.is_running(&view) {
                     tracing::warn!(view, "batch run is due but the last one still runs; leaving it out");
@@ -162,6 +185,18 @@ impl Platform {
                 }
             }
         }
+    }
+}
+
+impl Platform {
+    /// The batch views that answer now and in which a query has met damage.
+    fn damaged_batch_views(&self) -> Vec<(String, BatchVersion)> {
+        let snapshots = self.inner.latest_snapshots();
+        let views = snapshots.values().flat_map(|snapshot| &snapshot.views);
+        let damaged = |(name, view): (&String, &ViewSnapshot)| {
+            view.damage().and(view.batch.as_ref()).map(|batch| (name.clone(), batch.version))
+        };
+        views.filter_map(damaged).collect()
     }
 }
 

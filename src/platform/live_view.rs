@@ -1,14 +1,32 @@
 //! A view definition that is being kept current: its realtime view and its place in the batch views.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use futures::FutureExt;
+use watershed_shared::definition::DefinitionId;
+use watershed_shared::fault::has_defect;
+use watershed_shared::panics::catch_panic_of;
 use watershed_shared::plan::{StateParts, ViewPlan};
 use watershed_shared::position::{Boundary, Position};
 use watershed_shared::snapshot::{BatchPart, ViewSnapshot};
-use watershed_speed_layer::RealtimeView;
+use watershed_speed_layer::{Checkpoint, RealtimeView};
+
+/// Which definition of which view. A definition's own id would not do: two views may be defined alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LiveId {
+    view: String,
+    definition: DefinitionId,
+}
+
+impl LiveId {
+    pub(super) fn of(plan: &ViewPlan) -> LiveId {
+        LiveId { view: plan.name.clone(), definition: plan.id.clone() }
+    }
+
+    pub(super) fn is(&self, plan: &ViewPlan) -> bool {
+        self.definition == plan.id && self.view == plan.name
+    }
+}
 
 /// One definition of a view with both its halves.
 #[derive(Debug)]
@@ -19,6 +37,8 @@ pub(super) struct LiveView {
     pub(super) boundary: Boundary,
     /// Boundaries of batch runs that have not ended; segments must keep their ends there.
     pub(super) pins: Vec<Position>,
+    /// The copy of the realtime view that a restart reads.
+    pub(super) checkpoint: Arc<Checkpoint>,
     /// Why the realtime view has stopped, if it has.
     pub(super) failure: Option<String>,
     /// Whether a compaction of the realtime view is under way.
@@ -28,7 +48,12 @@ pub(super) struct LiveView {
 }
 
 impl LiveView {
-    pub(super) fn new(realtime: RealtimeView, batch: Option<BatchPart>, boundary: Boundary) -> LiveView {
+    pub(super) fn new(
+        realtime: RealtimeView,
+        batch: Option<BatchPart>,
+        boundary: Boundary,
+        checkpoint: Checkpoint,
+    ) -> LiveView {
         let plan = Arc::clone(realtime.plan());
         LiveView {
             plan,
@@ -36,6 +61,7 @@ impl LiveView {
             batch,
             boundary,
             pins: Vec::new(),
+            checkpoint: Arc::new(checkpoint),
             failure: None,
             compacting: false,
             compaction_failed: false,
@@ -48,14 +74,29 @@ impl LiveView {
         if self.failure.is_some() {
             return;
         }
-        let applied = AssertUnwindSafe(self.realtime.apply(events, end)).catch_unwind().await;
+        let applied = catch_panic_of(self.realtime.apply(events, end)).await;
         let failure = match applied {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "its plan panicked; this is a bug, please report it with the view's definition".to_owned(),
+            Err(words) => {
+                format!("its plan panicked: {words}; this is a bug, please report it with the view's definition")
+            }
         };
         tracing::error!(view = self.plan.name, failure, "view stopped");
         self.failure = Some(failure);
+    }
+
+    /// Stops the view rather than let it answer with an event missing or counted twice.
+    pub(super) fn check(&mut self, applied: &Position) {
+        if self.failure.is_none() && !self.realtime.spans(&self.boundary, applied) {
+            let failure = format!(
+                "its realtime view does not span the events from its batch view's boundary {} to {applied}; this is a bug, \
+                 please report it; a restart computes the view anew",
+                self.boundary
+            );
+            tracing::error!(view = self.plan.name, failure, "view stopped");
+            self.failure = Some(failure);
+        }
     }
 
     pub(super) fn unpin(&mut self, boundary: &Position) {
@@ -65,11 +106,13 @@ impl LiveView {
     }
 
     pub(super) fn snapshot(&self) -> ViewSnapshot {
+        let states = self.realtime.states_from(&self.boundary);
         ViewSnapshot {
             plan: Arc::clone(&self.plan),
             batch: self.batch.clone(),
             boundary: self.boundary.clone(),
-            runs: self.realtime.states_from(&self.boundary),
+            runs: states.batches,
+            stored_runs: states.files,
             realtime: self.realtime.size(),
         }
     }
@@ -77,14 +120,17 @@ impl LiveView {
     /// What the view says of the events below `boundary`, in the states that a batch view up to there supersedes.
     pub(super) fn parts_below(&self, boundary: &Boundary) -> StateParts {
         let batch = self.batch.as_ref().map(|batch| (Arc::clone(&batch.states), batch.rows));
-        StateParts { batch, runs: self.realtime.states_below(boundary) }
+        let states = self.realtime.states_below(boundary);
+        StateParts { batch, runs: states.batches, stored_runs: states.files }
     }
 
     /// Hands over from the old batch view to `batch`; gives the old one.
     pub(super) fn supersede(&mut self, batch: BatchPart, boundary: Boundary) -> Option<BatchPart> {
         self.unpin(&boundary.0);
-        self.realtime.release(&boundary);
-        self.boundary = boundary;
+        if !has_defect("supersede.keeps_old") {
+            self.realtime.release(&boundary);
+            self.boundary = boundary;
+        }
         self.batch.replace(batch)
     }
 }

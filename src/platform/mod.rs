@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `open` | from definitions and stored state to running tasks |
 //! | `source_task` | dispatch, cuts, history commits, the switch to a new batch version; one task a source |
+//! | `unarchived` | what waits for history commits, and the commits |
+//! | `checkpoints` | copies of realtime views on disk, for the next start |
 //! | `live_view` | one definition of a view: realtime view, batch view, boundary |
 //! | `batch_run` | a batch run's steps: prepare, compute, audit, publish |
 //! | `batch_runs` | which runs there are and were, and when the next is due |
@@ -12,10 +14,13 @@
 mod backend;
 mod batch_run;
 mod batch_runs;
+mod checkpoints;
+mod failure;
 mod live_view;
 mod open;
 mod ports;
 mod source_task;
+mod unarchived;
 mod watermark;
 
 use std::collections::BTreeMap;
@@ -30,22 +35,29 @@ use tokio::task::JoinSet;
 use watershed_batch_layer::schedule::Schedule;
 use watershed_batch_layer::{Catalog, HistorySnapshot, ViewStore};
 use watershed_serving_layer::{AuditReport, QueryEngine};
+use watershed_shared::budget::MemoryBudget;
 use watershed_shared::config::Config;
 use watershed_shared::cpu::CpuPool;
 use watershed_shared::error::Error as SharedError;
+use watershed_shared::fault::{self, has_defect};
 use watershed_shared::format::EventDecoder;
 use watershed_shared::log::Partitioner;
-use watershed_shared::plan::{ViewPlan, session_config};
+use watershed_shared::plan::{STATE_FORMAT_VERSION, ViewPlan, session_config};
 use watershed_shared::snapshot::BatchPart;
 use watershed_shared::telemetry::Metrics;
+use watershed_shared::time::sleep;
 
 pub use batch_run::{ComputedRun, PreparedRun, PublishedRun};
 pub use open::check_definitions;
-pub use ports::{Logs, Ports};
+pub use ports::{CompiledViews, Logs, OpenLog, Ports};
 
 use self::batch_runs::BatchRuns;
+use self::failure::Failure;
 use self::source_task::{Command, SourceHandle};
 use crate::error::{Error, Result};
+
+/// How often files are looked for that no query reads any more.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A running platform. Clones share it.
 #[derive(Debug, Clone)]
@@ -59,6 +71,7 @@ struct Inner {
     metrics: Metrics,
     pool: CpuPool,
     ports: Ports,
+    ingest_budget: Arc<MemoryBudget>,
     query_runtime: Arc<RuntimeEnv>,
     batch_session: SessionState,
     sources: BTreeMap<String, Source>,
@@ -75,6 +88,8 @@ struct Source {
     handle: SourceHandle,
     decoder: Arc<EventDecoder>,
     partitioner: Partitioner,
+    /// Why the log refused the last events, if it did.
+    log_failure: Failure,
 }
 
 /// What the platform knows of a view besides its snapshots.
@@ -148,11 +163,14 @@ impl Platform {
         let unread = {
             let mut retired = lock(&self.inner.retired);
             let all = std::mem::take(&mut *retired);
-            let (unread, read) = all.into_iter().partition(|old: &Retired| Arc::strong_count(&old.part.states) == 1);
+            let (unread, read) = all
+                .into_iter()
+                .partition(|old: &Retired| Arc::strong_count(&old.part.states) == 1 || has_defect("sweep.while_read"));
             *retired = read;
             unread
         };
         for old in unread {
+            fault::point("batch.before_sweep");
             if let Err(error) = old.store.delete_files(old.files).await {
                 let error = crate::error::with_causes(&error);
                 tracing::warn!(error, "cannot delete superseded state files; the next start deletes them");
@@ -162,9 +180,8 @@ impl Platform {
 
     /// Sweeps now and then, so that a view that is seldom recomputed does not keep files for long.
     async fn sweep_regularly(self) {
-        let mut tick = tokio::time::interval(Duration::from_secs(30));
         loop {
-            tick.tick().await;
+            sleep(SWEEP_INTERVAL).await;
             self.sweep().await;
         }
     }
@@ -202,6 +219,12 @@ async fn ask<T>(source: &SourceHandle, command: impl FnOnce(oneshot::Sender<T>) 
     let (reply, answer) = oneshot::channel();
     source.commands.send(command(reply)).await.map_err(|_| Error::Stopping)?;
     answer.await.map_err(|_| Error::Stopping)
+}
+
+/// Folder of a definition's states, in the store and among the checkpoints. States of another format are never merged
+/// with ours: they are in another folder, and the view is rebuilt.
+fn states_folder(plan: &ViewPlan) -> String {
+    format!("{}_{STATE_FORMAT_VERSION}", plan.id.as_str())
 }
 
 /// A context for one-partition plans of the platform's own.

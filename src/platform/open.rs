@@ -2,7 +2,8 @@
 //!
 //! 1. the history's newest version says where each partition continues;
 //! 2. a view's newest batch view says up to where batch answers (its boundary);
-//! 3. the realtime view from the boundary up to the history's end is computed from the history's files;
+//! 3. the realtime view from the boundary up to the history's end comes from its checkpoint, and what that lacks is
+//!    computed from the history's files;
 //! 4. the rest comes from the log, through dispatch, like new events.
 
 use std::collections::BTreeMap;
@@ -12,18 +13,20 @@ use std::sync::{Arc, Mutex};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use futures::FutureExt;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use watershed_batch_layer::run::states_since;
 use watershed_batch_layer::schedule::Schedule;
 use watershed_batch_layer::{ActiveDefinition, BatchView, Catalog, History, ViewStore};
 use watershed_serving_layer::{AuditReport, BatchRunTrigger, query_runtime};
+use watershed_shared::budget::MemoryBudget;
 use watershed_shared::config::{Config, parallelism};
-use watershed_shared::cpu::CpuPool;
 use watershed_shared::definition::{Statement, ViewStatement, parse_definitions};
-use watershed_shared::error::Error as SharedError;
+use watershed_shared::error::{Error as SharedError, ErrorKind};
+use watershed_shared::fault;
 use watershed_shared::format::EventDecoder;
 use watershed_shared::log::Partitioner;
-use watershed_shared::plan::{STATE_FORMAT_VERSION, ViewPlan, compile, plan_session};
+use watershed_shared::plan::{ViewPlan, compile, plan_session};
 use watershed_shared::position::{Boundary, Position};
 use watershed_shared::snapshot::BatchPart;
 use watershed_shared::source::SourceDefinition;
@@ -31,28 +34,44 @@ use watershed_shared::telemetry::Metrics;
 use watershed_speed_layer::RealtimeView;
 
 use super::batch_runs::BatchRuns;
+use super::failure::Failure;
 use super::live_view::LiveView;
 use super::source_task::{Command, Means, NamedView, SourceStart, start};
 use super::watermark::Watermark;
-use super::{Definition, Inner, Platform, Ports, Schedules, Source, ViewEntry, ask};
+use super::{Definition, Inner, Platform, Ports, Schedules, Source, ViewEntry, ask, checkpoints, states_folder};
 use crate::error::{Error, Result, with_causes};
 
 impl Platform {
-    /// Opens the definitions on what the ports hold, and starts to keep their views current.
+    /// Opens the definitions on what the ports hold, and starts to keep their views current. Every view that can be asked
+    /// shows all that the logs hold when this returns.
     ///
     /// # Errors
     /// `Invalid` when a definition cannot work or contradicts what is stored; `Corrupt` when stored data is damaged;
     /// `Retryable` when the log or the store refuses. Nothing runs then.
     pub async fn open(statements: Vec<Statement>, config: Config, ports: Ports) -> Result<Platform> {
+        Platform::open_with(statements, config, ports, Metrics::new(), &watch::Sender::default()).await
+    }
+
+    /// As [`Platform::open`]; counts in `metrics`, and `progress` says what is being done, as part of a sentence.
+    ///
+    /// # Errors
+    /// Those of [`Platform::open`].
+    pub async fn open_with(
+        statements: Vec<Statement>,
+        config: Config,
+        ports: Ports,
+        metrics: Metrics,
+        progress: &watch::Sender<String>,
+    ) -> Result<Platform> {
         let config = Arc::new(config);
-        let cores = parallelism(0);
-        let pool = CpuPool::new(cores).map_err(|source| Error::System { action: "start threads", source })?;
+        let pool = ports.cpu_pool()?;
         let means = Means {
             config: Arc::clone(&config),
-            metrics: Metrics::new(),
+            metrics,
             pool,
             // Realtime plans are small and must not fail for the memory that batch runs or queries take.
             runtime: Arc::new(RuntimeEnv::default()),
+            checkpoints: ports.checkpoints.clone(),
         };
         let (sources, views) = divide(statements)?;
         let mut opening = Opening {
@@ -62,24 +81,46 @@ impl Platform {
             tasks: JoinSet::new(),
             ports,
             means,
+            progress: progress.clone(),
+            view_memory_bytes: config.realtime.memory_bytes / views.len().max(1),
         };
         let mut opened = BTreeMap::new();
         for (name, source) in sources {
             let views = views.iter().filter(|view| view.source == name).collect();
             opened.insert(name, opening.source(source, views).await?);
         }
+        fault::point("start.after_sources");
         let names: Vec<String> = opening.entries.keys().cloned().collect();
         let dropped = opening.catalog.retain(|view| names.iter().any(|name| name == view)).await?;
         for view in dropped {
             tracing::info!(view, "view is no longer defined; its batch views stay in the store");
         }
+        opening.delete_other_checkpoints().await;
         let platform = opening.finish(opened)?;
         platform.start_builds();
-        let mut tasks = super::lock(&platform.inner.tasks);
-        tasks.spawn(platform.clone().run_schedules());
-        tasks.spawn(platform.clone().sweep_regularly());
-        drop(tasks);
+        {
+            let mut tasks = super::lock(&platform.inner.tasks);
+            tasks.spawn(platform.clone().run_schedules());
+            tasks.spawn(platform.clone().sweep_regularly());
+        }
+        platform.catch_up(progress).await;
         Ok(platform)
+    }
+
+    /// Waits until the views show all that the logs hold now: what was acknowledged before a crash is in the first answer
+    /// after it.
+    async fn catch_up(&self, progress: &watch::Sender<String>) {
+        for (name, source) in &self.inner.sources {
+            let end = source.handle.log.end().borrow().clone();
+            let mut snapshots = source.handle.snapshots.clone();
+            let behind = end.events_since(&snapshots.borrow().applied);
+            if behind > 0 {
+                tracing::info!(source = name, events = behind, "reading the log's events");
+                progress.send_replace(format!("reading {behind} events of source \"{name}\" from the log"));
+            }
+            // A task that has ended says so itself; its source is not ready.
+            let _ = snapshots.wait_for(|snapshot| snapshot.applied.covers(&end)).await;
+        }
     }
 
     /// Adds a view, or changes one, while the platform runs, and starts the batch run that builds it. It answers when that
@@ -96,7 +137,7 @@ impl Platform {
     /// whether the definition is new.
     pub async fn define_view(&self, statement: &ViewStatement) -> Result<bool> {
         let source = self.inner.source(&statement.source)?;
-        let plan = Arc::new(compile(statement, Arc::clone(&source.handle.source)).await?);
+        let plan = self.inner.ports.compile(statement, &source.handle.source).await?;
         let schedules = schedules(statement)?;
         let name = &statement.name;
         let entry = |entry: &ViewEntry| (entry.source.clone(), Arc::clone(&entry.turn));
@@ -125,7 +166,7 @@ impl Platform {
             self.inner.with_view(name, |entry| (entry.building, entry.schedules) = (None, schedules))?;
             return Ok(false);
         }
-        let store = open_view_store(&self.inner.ports, &plan).await?;
+        let (store, _) = open_view_store(&self.inner.ports, &plan).await?;
         let runtime = Arc::new(RuntimeEnv::default());
         let realtime = RealtimeView::new(Arc::clone(&plan), Position::default(), runtime).await?;
         ask(&source.handle, |reply| Command::Build { realtime: Box::new(realtime), reply }).await?;
@@ -172,13 +213,15 @@ struct Opening {
     catalog: Catalog,
     entries: BTreeMap<String, ViewEntry>,
     tasks: JoinSet<()>,
+    progress: watch::Sender<String>,
+    /// Memory that one realtime view may take at the start.
+    view_memory_bytes: usize,
 }
 
 impl Opening {
     async fn source(&mut self, source: SourceDefinition, views: Vec<&ViewStatement>) -> Result<Source> {
         let source = Arc::new(source);
         let history = History::open(&self.ports.store, &source).await?;
-        history.delete_orphans().await?;
         let log = self.ports.logs.log(&source)?;
         let history_end = history.known().end().clone();
         let log_end = log.end().borrow().clone();
@@ -190,16 +233,20 @@ impl Opening {
                 history_end: history_end.to_string(),
             });
         }
+        // Not before log and history are known to fit: files that a lost commit named are no orphans.
+        history.delete_orphans().await?;
+        fault::point("start.after_history");
         let watermark = Watermark::new(&source, history.known().max_event_times_us());
         let mut named = BTreeMap::new();
         for view in views {
             named.insert(view.name.clone(), self.view(view, &source, &history).await?);
+            fault::point("start.after_view");
         }
         let decoder = Arc::new(EventDecoder::new(&source)?);
         let partitioner = Partitioner::new(&source)?;
         let views = SourceStart { source, log, history, views: named, watermark };
         let handle = start(views, self.means.clone(), &mut self.tasks);
-        Ok(Source { handle, decoder, partitioner })
+        Ok(Source { handle, decoder, partitioner, log_failure: Failure::default() })
     }
 
     async fn view(
@@ -210,10 +257,18 @@ impl Opening {
     ) -> Result<NamedView> {
         let mut entry = ViewEntry::new(&source.name, schedules(statement)?);
         let mut named = NamedView::default();
-        let wanted = self.definition(statement, source).await?;
+        let (wanted, damage) = self.definition(statement, source).await?;
+        if let Some(damage) = &damage {
+            tracing::error!(
+                view = statement.name,
+                damage,
+                "dropped the view's batch views; building them from the history"
+            );
+        }
         let from_the_beginning = history.known().end().offsets().iter().all(|offset| offset.0 == 0);
         let active = match self.catalog.active(&statement.name).cloned() {
-            Some(active) if active.definition_id == wanted.plan.id.as_str() => Some(wanted.clone()),
+            // Until it is built again, the view has no answer: its realtime part could need all the memory there is.
+            Some(active) if active.definition_id == wanted.plan.id.as_str() => damage.is_none().then(|| wanted.clone()),
             // The new definition was published before the last stop, but the catalog did not hear of it.
             _ if wanted.store.current().is_some() || from_the_beginning => {
                 self.catalog.activate(&statement.name, active_definition(&wanted)).await?;
@@ -228,7 +283,8 @@ impl Opening {
         if active.as_ref().is_none_or(|active| active.plan.id != wanted.plan.id) {
             let start = history.known().end().clone();
             let realtime = self.realtime_view(&wanted, start.clone()).await?;
-            named.building = Some(LiveView::new(realtime, None, Boundary(start)));
+            let checkpoint = self.means.checkpoint_of(&wanted.plan);
+            named.building = Some(LiveView::new(realtime, None, Boundary(start), checkpoint));
             entry.building = Some(wanted);
         }
         entry.last_audit =
@@ -238,12 +294,29 @@ impl Opening {
         Ok(named)
     }
 
+    /// Deletes the checkpoints of definitions that are gone.
+    async fn delete_other_checkpoints(&self) {
+        let definitions = self.entries.values().flat_map(|entry| entry.active.iter().chain(&entry.building));
+        let folder = |plan: &ViewPlan| (plan.name.clone(), states_folder(plan));
+        let kept: Vec<(String, String)> = definitions.map(|definition| folder(&definition.plan)).collect();
+        if let Err(error) = self.ports.checkpoints.retain(&kept).await {
+            tracing::warn!(
+                error = with_causes(&error),
+                "cannot delete old realtime checkpoints; the next start tries again"
+            );
+        }
+    }
+
     /// The definition that answered before the project's was changed; `None` if it cannot answer any more, because its
     /// source is another one now.
     async fn old_definition(&self, old: &ActiveDefinition, source: &Arc<SourceDefinition>) -> Option<Definition> {
         let opened = async { self.definition(&stored_view(old)?, source).await };
         match opened.await {
-            Ok(definition) => Some(definition),
+            Ok((definition, None)) => Some(definition),
+            Ok((_, Some(damage))) => {
+                tracing::warn!(damage, "the view's old definition cannot answer while the new one is being built");
+                None
+            }
             Err(error) => {
                 let error = with_causes(&error);
                 tracing::warn!(error, "the view's old definition cannot answer while the new one is being built");
@@ -252,11 +325,16 @@ impl Opening {
         }
     }
 
-    async fn definition(&self, statement: &ViewStatement, source: &Arc<SourceDefinition>) -> Result<Definition> {
-        let plan = Arc::new(compile(statement, Arc::clone(source)).await?);
-        let store = open_view_store(&self.ports, &plan).await?;
+    /// The definition with its batch views, and the damage for which these had to be dropped, if they had.
+    async fn definition(
+        &self,
+        statement: &ViewStatement,
+        source: &Arc<SourceDefinition>,
+    ) -> Result<(Definition, Option<String>)> {
+        let plan = self.ports.compile(statement, source).await?;
+        let (store, damage) = open_view_store(&self.ports, &plan).await?;
         store.delete_orphans().await?;
-        Ok(Definition { plan, store })
+        Ok((Definition { plan, store }, damage))
     }
 
     async fn realtime_view(&self, definition: &Definition, start: Position) -> Result<RealtimeView> {
@@ -281,31 +359,40 @@ impl Opening {
             .into());
         }
         let mut realtime = self.realtime_view(definition, boundary.0.clone()).await?;
-        if history.end().events_since(&boundary.0) > 0 {
+        let checkpoint = self.means.checkpoint_of(&definition.plan);
+        let name = &definition.plan.name;
+        let segments = checkpoints::load(name, &checkpoint, &boundary, history.end(), self.view_memory_bytes).await;
+        realtime.restore(segments);
+        let start = realtime.end().clone();
+        if history.end().events_since(&start) > 0 {
             let (plan, session) = (Arc::clone(&definition.plan), self.batch_session.clone());
-            let (history, start) = (history.clone(), boundary.0.clone());
+            let history = history.clone();
             let end = history.end().clone();
             let events = end.events_since(&start);
-            tracing::info!(view = plan.name, events, "rebuilding the realtime view from the history");
+            tracing::info!(view = plan.name, events, "computing the realtime view from the history");
+            self.progress.send_replace(format!("computing view \"{}\" from {events} events of the history", plan.name));
             let states = self.means.pool.run(async move { states_since(&plan, &history, &start, &session).await });
             let states = AssertUnwindSafe(states).catch_unwind().await;
             let states = states.map_or(Err(Error::Panicked { what: "its plan" }), |states| states.map_err(Error::from));
             match states.and_then(|states| Ok(realtime.load(&states, &end)?)) {
                 Ok(()) => {}
+                // The store may answer again at the next try; nothing would start a stopped view again in this process.
+                Err(error) if error.kind() == ErrorKind::Retryable => return Err(error),
                 // Its SQL fails on an event, as it did before the stop, or the history cannot be read.
                 Err(error) => {
-                    let mut view = LiveView::new(realtime, batch.as_ref().map(batch_part), boundary);
+                    let mut view = LiveView::new(realtime, batch.as_ref().map(batch_part), boundary, checkpoint);
                     view.failure = Some(with_causes(&error));
                     return Ok(view);
                 }
             }
             realtime.cut();
         }
-        Ok(LiveView::new(realtime, batch.as_ref().map(batch_part), boundary))
+        Ok(LiveView::new(realtime, batch.as_ref().map(batch_part), boundary, checkpoint))
     }
 
     fn finish(self, sources: BTreeMap<String, Source>) -> Result<Platform> {
         let inner = Inner {
+            ingest_budget: Arc::new(MemoryBudget::new(self.means.config.ingest.memory_bytes)),
             query_runtime: query_runtime(&self.means.config.query)?,
             config: self.means.config,
             metrics: self.means.metrics,
@@ -398,11 +485,9 @@ pub(super) fn active_definition(definition: &Definition) -> ActiveDefinition {
     ActiveDefinition { definition_id: definition.plan.id.as_str().to_owned(), sql: definition.plan.sql.clone() }
 }
 
-async fn open_view_store(ports: &Ports, plan: &ViewPlan) -> Result<ViewStore> {
+async fn open_view_store(ports: &Ports, plan: &ViewPlan) -> Result<(ViewStore, Option<String>)> {
     let schema = Arc::clone(plan.stored_schema());
-    // States of another format are never merged with ours: they are in another folder, and the view is rebuilt.
-    let folder = format!("{}_{STATE_FORMAT_VERSION}", plan.id.as_str());
-    Ok(ViewStore::open(&ports.store, &plan.name, &folder, schema).await?)
+    Ok(ViewStore::open_or_reset(&ports.store, &plan.name, &states_folder(plan), schema).await?)
 }
 
 fn last_audit(batch: &BatchView) -> Option<AuditReport> {

@@ -9,51 +9,56 @@
 //!    inside a segment;
 //! 4. carries out what batch runs ask for: a history version that covers everything accepted, or the switch.
 //!
-//! It never waits for a commit, a compaction or a batch run: those are tasks whose ends are events here.
+//! It never waits for a commit, a compaction or a batch run: those are tasks whose ends are events here. While the store
+//! fails, cuts wait for their commits in `unarchived`, and the views go on.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-use watershed_batch_layer::{Append, History, HistorySnapshot, HistoryWriter};
+use watershed_batch_layer::{History, HistorySnapshot};
 use watershed_shared::config::Config;
 use watershed_shared::cpu::CpuPool;
-use watershed_shared::definition::DefinitionId;
+use watershed_shared::fault::{self, has_defect};
 use watershed_shared::log::Log;
 use watershed_shared::plan::StateParts;
 use watershed_shared::position::{Boundary, Position};
 use watershed_shared::snapshot::{BatchPart, SnapshotReceiver, SourceSnapshot};
 use watershed_shared::source::SourceDefinition;
 use watershed_shared::telemetry::{Metrics, SourceLabel};
-use watershed_shared::time::now_us;
-use watershed_speed_layer::{Compacted, RealtimeView};
+use watershed_shared::time::{instant, now_us, sleep, sleep_until};
+use watershed_speed_layer::{CheckpointStore, Compacted, RealtimeView};
 
-use super::live_view::LiveView;
+use super::checkpoints::{Save, save_all};
+use super::failure::Failure;
+use super::live_view::{LiveId, LiveView};
+use super::unarchived::{Committer, Unarchived};
 use super::watermark::Watermark;
 use crate::error::{Error, Result, with_causes};
+
+/// No further partition is read in a step that has this much; a partition gives about 16 MiB at most.
+const MICRO_BATCH_BYTES_TARGET: usize = 32 << 20;
 
 /// What other tasks ask of a source's task.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Bring everything that the log holds now into the history; the answer is a version with it. With a view, its
     /// segments keep their ends at the version's end until `Publish` or `Abandon`.
-    Archive { pin: Option<DefinitionId>, reply: oneshot::Sender<HistorySnapshot> },
+    Archive { pin: Option<LiveId>, reply: oneshot::Sender<HistorySnapshot> },
     /// The states that a batch view up to the boundary will supersede; `None` for a definition that has no answers yet.
-    PartsBelow { id: DefinitionId, boundary: Boundary, reply: oneshot::Sender<Option<StateParts>> },
+    PartsBelow { id: LiveId, boundary: Boundary, reply: oneshot::Sender<Option<StateParts>> },
     /// Switch a definition to a new batch view; a definition that was being built takes over its name. The answer is the
     /// batch views that nobody will ask any more; `None` if there was no switch, because the definition is gone, has
     /// stopped, or starts behind the boundary.
-    Publish { id: DefinitionId, batch: BatchPart, boundary: Boundary, reply: oneshot::Sender<Option<Vec<BatchPart>>> },
+    Publish { id: LiveId, batch: BatchPart, boundary: Boundary, reply: oneshot::Sender<Option<Vec<BatchPart>>> },
     /// Forget the definition that is being built under a name.
     CancelBuild { name: String, reply: oneshot::Sender<()> },
     /// A batch run has failed.
-    Abandon { id: DefinitionId, boundary: Boundary },
+    Abandon { id: LiveId, boundary: Boundary },
     /// Start keeping a definition from here on, without answers until its first batch view is published.
     Build { realtime: Box<RealtimeView>, reply: oneshot::Sender<()> },
     /// Merge all runs of every segment, whatever their sizes.
@@ -95,6 +100,8 @@ pub(super) struct SourceHandle {
     pub(super) history: History,
     pub(super) snapshots: SnapshotReceiver,
     pub(super) commands: mpsc::Sender<Command>,
+    /// Why commits to the history fail, while they do.
+    pub(super) commit_failure: Failure,
 }
 
 /// Shared means of all source tasks.
@@ -104,22 +111,30 @@ pub(super) struct Means {
     pub(super) metrics: Metrics,
     pub(super) pool: CpuPool,
     pub(super) runtime: Arc<datafusion::execution::runtime_env::RuntimeEnv>,
+    pub(super) checkpoints: CheckpointStore,
 }
 
 /// Starts the task of a source, which continues where the history ends.
 pub(super) fn start(start: SourceStart, means: Means, tasks: &mut JoinSet<()>) -> SourceHandle {
     let applied = start.history.known().end().clone();
     let (commands, inbox) = mpsc::channel(64);
-    let task = SourceTask {
+    let commit_failure = Failure::default();
+    let config = &means.config.history;
+    let mut task = SourceTask {
         log_end: start.log.end(),
-        writer: Arc::new(start.history.writer(watershed_batch_layer::EncodeOptions::history())),
+        committer: Committer {
+            source: Arc::clone(&start.source),
+            log: Arc::clone(&start.log),
+            writer: Arc::new(start.history.writer(watershed_batch_layer::EncodeOptions::history())),
+            metrics: means.metrics.clone(),
+            failure: commit_failure.clone(),
+        },
+        unarchived: Unarchived::new(config.commit_rows, config.unarchived_bytes_max),
         archived: start.history.known(),
         commit: None,
         waiters: Vec::new(),
-        pending: Vec::new(),
-        pending_rows: 0,
         cut: applied.clone(),
-        commit_due: Instant::now() + means.config.history.commit_interval,
+        commit_due: instant() + means.config.history.commit_interval,
         applied,
         first_partition: 0,
         snapshots: watch::Sender::new(Arc::new(SourceSnapshot {
@@ -130,6 +145,8 @@ pub(super) fn start(start: SourceStart, means: Means, tasks: &mut JoinSet<()>) -
             failures: BTreeMap::new(),
         })),
         compactions: JoinSet::new(),
+        saves: JoinSet::new(),
+        save_due: false,
         chores: JoinSet::new(),
         label: SourceLabel { source: start.source.name.clone() },
         source: Arc::clone(&start.source),
@@ -146,6 +163,7 @@ pub(super) fn start(start: SourceStart, means: Means, tasks: &mut JoinSet<()>) -
         history: start.history,
         snapshots: task.snapshots.subscribe(),
         commands,
+        commit_failure,
     };
     let name = handle.source.name.clone();
     tasks.spawn(async move {
@@ -165,15 +183,14 @@ struct SourceTask {
     log: Arc<dyn Log>,
     log_end: watch::Receiver<Position>,
     history: History,
-    writer: Arc<HistoryWriter>,
+    committer: Committer,
     /// The newest version of the history.
     archived: HistorySnapshot,
-    commit: Option<Commit>,
+    /// The commit of the oldest cut in `unarchived`.
+    commit: Option<tokio::task::JoinHandle<()>>,
     waiters: Vec<Waiter>,
-    /// Events since the last cut.
-    pending: Vec<RecordBatch>,
-    pending_rows: usize,
-    /// The last cut: where the open segments start, and where the newest commit, under way or done, ends.
+    unarchived: Unarchived,
+    /// The last cut: where the open segments start, and where the newest commit, waiting, under way or done, ends.
     cut: Position,
     commit_due: Instant,
     /// Up to where the views have the log.
@@ -183,37 +200,37 @@ struct SourceTask {
     watermark: Watermark,
     views: BTreeMap<String, NamedView>,
     snapshots: watch::Sender<Arc<SourceSnapshot>>,
-    compactions: JoinSet<(DefinitionId, Result<Compacted>)>,
+    compactions: JoinSet<(LiveId, Result<Compacted>)>,
+    /// The checkpoints being saved, at most once at a time.
+    saves: JoinSet<()>,
+    /// Whether the history has grown since that began.
+    save_due: bool,
     /// Tidying after commits.
     chores: JoinSet<()>,
     label: SourceLabel,
     means: Means,
 }
 
-/// A commit under way.
-struct Commit {
-    append: Arc<Append>,
-    task: tokio::task::JoinHandle<()>,
-}
-
 /// Somebody who waits for the history to cover a position.
 struct Waiter {
     target: Position,
-    pin: Option<DefinitionId>,
+    pin: Option<LiveId>,
     reply: oneshot::Sender<HistorySnapshot>,
 }
 
 impl SourceTask {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        // What had to be computed anew is not computed once more after the next restart.
+        self.save_checkpoints();
         loop {
-            let behind = !self.applied.covers(&self.log_end.borrow_and_update()) && self.has_room();
+            let behind = !self.applied.covers(&self.log_end.borrow_and_update());
             if behind && let Err(error) = self.dispatch().await {
                 tracing::error!(
                     source = self.source.name,
                     error = with_causes(&error),
                     "cannot read the log; trying again"
                 );
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_secs(1)).await;
             }
             self.cut_if_due();
             self.start_compactions();
@@ -232,21 +249,22 @@ impl SourceTask {
                 },
                 Some(compacted) = self.compactions.join_next() => self.install(compacted),
                 Some(_) = self.chores.join_next() => {}
+                Some(_) = self.saves.join_next() => {
+                    self.release_memory();
+                    if self.save_due {
+                        self.save_checkpoints();
+                    }
+                }
                 outcome = ended(&mut self.commit) => self.commit_ended(outcome),
                 changed = self.log_end.changed() => if changed.is_err() { return self.stop().await },
-                () = tokio::time::sleep_until(self.commit_due), if self.may_cut() => {}
+                () = sleep_until(self.commit_due), if self.may_cut() => {}
                 () = std::future::ready(()), if self.is_behind() => {}
             }
         }
     }
 
     fn is_behind(&self) -> bool {
-        !self.applied.covers(&self.log_end.borrow()) && self.has_room()
-    }
-
-    /// Whether memory may take more events that the history does not hold.
-    fn has_room(&self) -> bool {
-        self.pending_rows < self.means.config.history.unarchived_rows_max
+        !self.applied.covers(&self.log_end.borrow())
     }
 
     /// Reads the next events of every partition and applies them to every view.
@@ -256,17 +274,18 @@ impl SourceTask {
         let mut end = self.applied.clone();
         let mut events = Vec::new();
         let mut oldest_us = Vec::new();
-        let mut rows = 0;
+        let (mut rows, mut bytes) = (0, 0);
         // Another partition is first each time, so that one with much to read does not hold up the others.
         let partitions = log_end.offsets().len();
         self.first_partition = (self.first_partition + 1) % partitions.max(1);
         for (partition, log_end) in log_end.iter().cycle().skip(self.first_partition).take(partitions) {
             let from = self.applied.get(partition);
-            if from >= log_end || rows >= rows_max {
+            if from >= log_end || rows >= rows_max || bytes >= MICRO_BATCH_BYTES_TARGET {
                 continue;
             }
             for batch in self.log.read(partition, from, rows_max - rows).await? {
                 rows += batch.events.num_rows();
+                bytes += batch.events.get_array_memory_size();
                 oldest_us.push(batch.ingested_at_us);
                 end.raise(partition, batch.range.end());
                 self.watermark.observe(partition, &batch.events);
@@ -276,9 +295,9 @@ impl SourceTask {
         for view in self.views.values_mut().flat_map(NamedView::live) {
             view.apply(events.clone(), &end).await;
         }
-        self.pending_rows += rows;
-        self.pending.append(&mut events);
+        self.unarchived.push(events);
         self.applied = end;
+        fault::point("source.after_apply");
         self.publish();
         let now_us = now_us();
         let visible = self.means.metrics.event_to_visible.get_or_create(&self.label);
@@ -288,7 +307,10 @@ impl SourceTask {
         Ok(())
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        for view in self.views.values_mut().filter_map(|view| view.active.as_mut()) {
+            view.check(&self.applied);
+        }
         let mut views = BTreeMap::new();
         let mut failures = BTreeMap::new();
         for (name, view) in &self.views {
@@ -309,13 +331,13 @@ impl SourceTask {
 
     /// Whether a cut now would bring events to the history.
     fn may_cut(&self) -> bool {
-        self.commit.is_none() && self.pending_rows > 0
+        self.commit.is_none() && self.unarchived.has_open()
     }
 
     fn cut_if_due(&mut self) {
         let awaited = self.waiters.iter().any(|waiter| self.applied.covers(&waiter.target));
-        let large = self.pending_rows >= self.means.config.history.commit_rows;
-        if self.may_cut() && (awaited || large || Instant::now() >= self.commit_due) {
+        // A large one does not wait for the commit under way: the next may have no more than fits in memory.
+        if self.unarchived.is_large() || (self.may_cut() && (awaited || instant() >= self.commit_due)) {
             self.cut();
         }
     }
@@ -323,45 +345,46 @@ impl SourceTask {
     /// Closes the segments and sends the events since the last cut to the history.
     fn cut(&mut self) {
         for view in self.views.values_mut().flat_map(NamedView::live) {
-            view.realtime.cut();
+            if !has_defect("cut.one_side") {
+                view.realtime.cut();
+            }
             view.compaction_failed = false;
         }
-        let append = Append {
-            batches: std::mem::take(&mut self.pending),
-            start: std::mem::replace(&mut self.cut, self.applied.clone()),
-            end: self.applied.clone(),
-            max_event_times_us: self.watermark.max_event_times_us().to_vec(),
-        };
-        self.pending_rows = 0;
-        self.commit(Arc::new(append));
+        let start = std::mem::replace(&mut self.cut, self.applied.clone());
+        self.unarchived.cut(start, self.applied.clone(), self.watermark.max_event_times_us().to_vec());
+        fault::point("source.after_cut");
+        self.commit_oldest();
     }
 
-    fn commit(&mut self, append: Arc<Append>) {
-        let (writer, metrics, label) = (Arc::clone(&self.writer), self.means.metrics.clone(), self.label.clone());
-        let work = Arc::clone(&append);
-        let task = tokio::spawn(async move { append_until_done(&writer, &work, &metrics, &label).await });
-        self.commit = Some(Commit { append, task });
+    /// Starts the commit of the oldest cut, if none is under way.
+    fn commit_oldest(&mut self) {
+        if let (None, Some(cut)) = (&self.commit, self.unarchived.oldest()) {
+            let (committer, cut) = (self.committer.clone(), Arc::clone(cut));
+            self.commit = Some(tokio::spawn(async move { committer.commit_until_done(&cut).await }));
+        }
     }
 
     /// The commit's task has ended.
     fn commit_ended(&mut self, outcome: Result<(), tokio::task::JoinError>) {
-        let Some(commit) = self.commit.take() else { return };
+        self.commit = None;
         match outcome {
-            Ok(()) => self.committed(),
-            Err(error) => {
-                tracing::error!(
-                    source = self.source.name,
-                    error = with_causes(&error),
-                    "a history commit panicked; trying again"
-                );
-                self.commit(commit.append);
+            Ok(()) => {
+                self.unarchived.committed();
+                self.committed();
             }
+            Err(error) => tracing::error!(
+                source = self.source.name,
+                error = with_causes(&error),
+                "a history commit panicked; trying again"
+            ),
         }
+        self.commit_oldest();
     }
 
     fn committed(&mut self) {
-        self.commit_due = Instant::now() + self.means.config.history.commit_interval;
+        self.commit_due = instant() + self.means.config.history.commit_interval;
         self.archived = self.history.known();
+        fault::point("source.after_commit");
         tracing::debug!(
             source = self.source.name,
             version = self.archived.version().0,
@@ -370,7 +393,11 @@ impl SourceTask {
         );
         self.answer_waiters();
         self.forget_cuts();
-        let (log, end) = (Arc::clone(&self.log), self.archived.end().clone());
+        self.save_checkpoints();
+        let (log, mut end) = (Arc::clone(&self.log), self.archived.end().clone());
+        if has_defect("trim.before_commit") {
+            end = self.applied.clone();
+        }
         let (history, name) = (self.history.clone(), self.source.name.clone());
         // The history holds these events now; this is on nobody's path.
         self.chores.spawn(async move {
@@ -389,6 +416,34 @@ impl SourceTask {
                 );
             }
         });
+    }
+
+    /// Brings the checkpoints up to the history's end; after the saving that is under way, if there is one.
+    fn save_checkpoints(&mut self) {
+        self.save_due = !self.saves.is_empty();
+        if self.save_due {
+            return;
+        }
+        let active = self.views.values().filter_map(|view| view.active.as_ref());
+        let saves = active.filter_map(|view| Save::of(view, self.archived.end())).collect::<Vec<_>>();
+        let pool = self.means.pool.clone();
+        self.saves.spawn(async move { pool.run(save_all(saves)).await });
+    }
+
+    /// Lets runs that checkpoints hold be read from there, as far as the source's views need more memory than they may have.
+    fn release_memory(&mut self) {
+        let mut views: Vec<&mut LiveView> =
+            self.views.values_mut().filter_map(|view| view.active.as_mut()).filter(|v| v.failure.is_none()).collect();
+        views.sort_by_key(|view| std::cmp::Reverse(view.realtime.size().bytes));
+        let held: usize = views.iter().map(|view| view.realtime.size().bytes).sum();
+        let mut excess = held.saturating_sub(self.means.config.realtime.memory_bytes);
+        if excess == 0 {
+            return;
+        }
+        for view in views {
+            excess = excess.saturating_sub(view.realtime.release_memory(excess, &view.checkpoint));
+        }
+        self.publish();
     }
 
     fn answer_waiters(&mut self) {
@@ -423,7 +478,7 @@ impl SourceTask {
             let (plan, pool) = (Arc::clone(&view.plan), self.means.pool.clone());
             let context = super::task_context(&self.means.runtime);
             self.compactions.spawn(async move {
-                let id = plan.id.clone();
+                let id = LiveId::of(&plan);
                 let merged = pool.run(async move { compaction.run(&plan, context).await });
                 let compacted = AssertUnwindSafe(merged).catch_unwind().await;
                 (
@@ -435,13 +490,16 @@ impl SourceTask {
         }
     }
 
-    fn install(&mut self, outcome: Result<(DefinitionId, Result<Compacted>), tokio::task::JoinError>) {
+    fn install(&mut self, outcome: Result<(LiveId, Result<Compacted>), tokio::task::JoinError>) {
         let Ok((id, compacted)) = outcome else { return };
         let name = self.source.name.clone();
         let Some(view) = self.find(&id) else { return };
         view.compacting = false;
         match compacted {
-            Ok(compacted) => view.realtime.install(compacted),
+            Ok(compacted) => {
+                fault::point("source.before_install");
+                view.realtime.install(compacted);
+            }
             Err(error) => {
                 view.compaction_failed = true;
                 tracing::warn!(
@@ -452,6 +510,7 @@ impl SourceTask {
                 );
             }
         }
+        fault::point("source.after_install");
         self.publish();
     }
 
@@ -463,13 +522,14 @@ impl SourceTask {
                 self.answer_waiters();
             }
             Command::PartsBelow { id, boundary, reply } => {
-                let active =
-                    self.views.values().filter_map(|view| view.active.as_ref()).find(|view| view.plan.id == id);
+                let active = self.views.values().filter_map(|view| view.active.as_ref()).find(|view| id.is(&view.plan));
                 let healthy = active.filter(|view| view.failure.is_none());
                 let _ = reply.send(healthy.map(|view| view.parts_below(&boundary)));
             }
             Command::Publish { id, batch, boundary, reply } => {
+                fault::point("source.before_supersede");
                 let superseded = self.supersede(&id, batch, boundary);
+                fault::point("source.after_supersede");
                 self.publish();
                 let _ = reply.send(superseded);
             }
@@ -496,8 +556,8 @@ impl SourceTask {
         }
     }
 
-    fn supersede(&mut self, id: &DefinitionId, batch: BatchPart, boundary: Boundary) -> Option<Vec<BatchPart>> {
-        let is_it = |live: &LiveView| live.plan.id == *id && boundary.0.covers(&live.boundary.0);
+    fn supersede(&mut self, id: &LiveId, batch: BatchPart, boundary: Boundary) -> Option<Vec<BatchPart>> {
+        let is_it = |live: &LiveView| id.is(&live.plan) && boundary.0.covers(&live.boundary.0);
         for view in self.views.values_mut() {
             let ready = |building: &mut LiveView| is_it(building) && building.failure.is_none();
             if let Some(mut built) = view.building.take_if(ready) {
@@ -516,7 +576,8 @@ impl SourceTask {
         realtime.start_at(self.applied.clone());
         let name = realtime.plan().name.clone();
         let boundary = Boundary(self.applied.clone());
-        self.views.entry(name).or_default().building = Some(LiveView::new(realtime, None, boundary));
+        let checkpoint = self.means.checkpoint_of(realtime.plan());
+        self.views.entry(name).or_default().building = Some(LiveView::new(realtime, None, boundary, checkpoint));
         self.publish();
     }
 
@@ -535,44 +596,33 @@ impl SourceTask {
         self.publish();
     }
 
-    fn find(&mut self, id: &DefinitionId) -> Option<&mut LiveView> {
-        self.views.values_mut().flat_map(NamedView::live).find(|view| view.plan.id == *id)
+    fn find(&mut self, id: &LiveId) -> Option<&mut LiveView> {
+        self.views.values_mut().flat_map(NamedView::live).find(|view| id.is(&view.plan))
     }
 
     /// Ends what is under way: the log holds whatever a commit does not bring into the history.
     async fn stop(&mut self) {
         if let Some(commit) = self.commit.take() {
-            commit.task.abort();
+            commit.abort();
             // Aborted, or done at the last moment: both are fine.
-            let _ = commit.task.await;
+            let _ = commit.await;
         }
         self.compactions.shutdown().await;
-        // Not cut short: a trim under way keeps the log's files open until it is done.
+        // Not cut short: it makes the next start quick.
+        while self.saves.join_next().await.is_some() {
+            if self.save_due {
+                self.save_checkpoints();
+            }
+        }
+        // Not cut short either: a trim under way keeps the log's files open until it is done.
         while self.chores.join_next().await.is_some() {}
     }
 }
 
 /// Waits for the end of a commit that may not be there.
-async fn ended(commit: &mut Option<Commit>) -> Result<(), tokio::task::JoinError> {
+async fn ended(commit: &mut Option<tokio::task::JoinHandle<()>>) -> Result<(), tokio::task::JoinError> {
     match commit {
-        Some(commit) => (&mut commit.task).await,
+        Some(commit) => commit.await,
         None => std::future::pending().await,
-    }
-}
-
-/// Appends until it succeeds: the events are durable in the log, so time is all that a failing store costs.
-async fn append_until_done(writer: &HistoryWriter, append: &Append, metrics: &Metrics, label: &SourceLabel) {
-    let mut pause = Duration::from_millis(100);
-    while let Err(error) = writer.append(append).await {
-        metrics.history_commit_failures.get_or_create(label).inc();
-        tracing::error!(
-            source = label.source,
-            error = with_causes(&error),
-            events = append.end.events_since(&append.start),
-            retry_in_ms = pause.as_millis() as u64,
-            "cannot commit events to the history; they stay in the log"
-        );
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(30));
     }
 }

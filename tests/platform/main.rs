@@ -1,7 +1,16 @@
-//! The platform as a whole: the law as a property, real events against another engine's answers, and the rules of the
-//! repository itself.
+//! The platform as a whole: the law as a property, in order and under faults, real events against another engine's
+//! answers, and the rules of the repository itself.
 
+mod bad_input;
+mod checkpoints;
+mod damage;
+mod full_disk;
 mod growth;
 mod law;
 mod layers;
+mod model;
 mod oracles;
+mod producers;
+mod seeds;
+mod simulation;
+mod torture;

@@ -14,7 +14,7 @@
 
 mod answer;
 mod data_set;
-mod platform;
+pub(crate) mod platform;
 
 use std::fs;
 

@@ -14,10 +14,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use watershed_shared::position::{Offset, PartitionId, Position};
-use watershed_shared::source::SourceDefinition;
+use watershed_shared::source::{PARTITIONS_MAX, SourceDefinition};
 
 use crate::data_file::EncodeOptions;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout;
 use crate::store::Store;
 use crate::table::{StoredTable, TableSnapshot};
@@ -56,6 +56,7 @@ impl History {
     pub async fn open(store: &Store, source: &SourceDefinition) -> Result<History> {
         let folder = layout::history(&source.name)?;
         let table = StoredTable::open(store, folder, Arc::clone(&source.event_schema)).await?;
+        check_position(&table)?;
         Ok(History { table: Arc::new(table), partitions: source.partitions })
     }
 
@@ -84,6 +85,14 @@ impl History {
         self.table.checkpoint_if_due().await
     }
 
+    /// Writes a Delta checkpoint now.
+    ///
+    /// # Errors
+    /// `Retryable` when the store refuses; the history is unharmed then.
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.table.write_checkpoint().await
+    }
+
     /// Deletes files that no commit names, as crashes leave them. Only for start-up: nobody may be writing.
     ///
     /// Returns how many were deleted.
@@ -103,6 +112,20 @@ pub(crate) fn position(snapshot: &TableSnapshot, partitions: u32) -> Position {
         position.raise(partition, Offset(offset.try_into().unwrap_or_default()));
     }
     position
+}
+
+/// Refuses a table whose offsets cannot be any: a damaged log must not become a position, nor ask for memory for four
+/// billion partitions.
+pub(crate) fn check_position(table: &StoredTable) -> Result<()> {
+    for (partition, offset) in partition_transactions(&table.known(), OFFSET_TRANSACTION) {
+        if partition.0 >= PARTITIONS_MAX || offset < 0 {
+            return Err(Error::Corrupt {
+                what: format!("table {}", table.folder()),
+                reason: format!("its log says that partition {partition} continues at offset {offset}"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The transactions that make a version end at `position`.
@@ -126,11 +149,13 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema};
     use datafusion::logical_expr::Operator;
     use datafusion::physical_expr::expressions::{BinaryExpr, col, lit};
+    use object_store::ObjectStoreExt;
+    use serde_json::json;
     use watershed_shared::event::{LogBatch, timestamp_type};
     use watershed_shared::position::OffsetRange;
 
     use super::*;
-    use crate::error::Error;
+    use crate::table::seal;
     use crate::test_support::{Fault, TempFolder, faulty_store, read};
 
     fn number_source() -> SourceDefinition {
@@ -164,6 +189,38 @@ mod tests {
 
     async fn count(snapshot: &HistorySnapshot) -> Result<usize> {
         Ok(read(&snapshot.rows(snapshot.files().to_vec()), 2, None).await?.num_rows())
+    }
+
+    #[tokio::test]
+    async fn a_log_that_says_what_cannot_be_is_corrupt() -> Result<()> {
+        let offset = |partition: &str, offset: i64| {
+            json!({"txn": {"appId": format!("watershed/{partition}"), "version": offset, "lastUpdated": 1}}).to_string()
+        };
+        let file = |rows: u64, bytes: i64| {
+            let stats = json!({"numRecords": rows}).to_string();
+            json!({"add": {"path": "a.parquet", "partitionValues": {}, "size": bytes, "modificationTime": 1,
+                "dataChange": true, "stats": stats}})
+            .to_string()
+        };
+        for (commit, expected) in [
+            (offset("4294967295", 1), "partition 4294967295 continues at offset 1"),
+            (offset("0", -1), "partition 0 continues at offset -1"),
+            (file(u64::MAX, 1), "18446744073709551615 rows and 1 bytes"),
+            (file(1, -1), "1 rows and -1 bytes"),
+        ] {
+            let store = Store::in_memory()?;
+            History::open(&store, &number_source()).await?;
+            let folder = layout::history("Ed/its")?;
+            let path = folder.clone().join("_delta_log").join("00000000000000000001.json");
+            let info = json!({"commitInfo": {"watershed": {"checksum": seal::PLACEHOLDER}}});
+            let sealed = seal::seal(format!("{info}\n{commit}\n").as_bytes(), folder.as_ref(), 1);
+            let put = store.objects().put(&path, sealed.into()).await;
+            put.map_err(|source| Error::Store { action: "write", path: path.to_string(), source })?;
+            let opened = History::open(&store, &number_source()).await;
+            let reason = opened.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(reason.contains(expected), "{commit}: {reason}");
+        }
+        Ok(())
     }
 
     #[tokio::test]
@@ -227,7 +284,7 @@ mod tests {
             history.writer(EncodeOptions::history()).append(&append).await?;
             for checkpoint in [false, true] {
                 if checkpoint {
-                    history.table.write_checkpoint(1).await?;
+                    history.table.write_checkpoint().await?;
                 }
                 let reopened = History::open(&store, &source).await?.known();
                 assert_eq!(reopened.files(), history.known().files());
@@ -288,6 +345,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_store_that_is_away_while_a_plan_reads_is_an_error_to_retry() -> Result<()> {
+        let (store, faults) = faulty_store()?;
+        let history = History::open(&store, &number_source()).await?;
+        history.writer(EncodeOptions::history()).append(&append([0, 0], [3, 1])?).await?;
+        faults.arm(Fault::AfterAndReads);
+        let failed = count(&history.known()).await;
+        let kind = failed.as_ref().err().map(Error::kind);
+        assert_eq!(kind, Some(watershed_shared::error::ErrorKind::Retryable), "{failed:?}");
+        assert_eq!(count(&history.known()).await?, 4);
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn a_second_writer_is_refused_and_changes_nothing() -> Result<()> {
         let store = Store::in_memory()?;
         let histories =
@@ -299,6 +369,39 @@ mod tests {
         assert_eq!(*histories[1].latest().await?.end(), at([3, 1]));
         other.append(&append([3, 1], [3, 4])?).await?;
         assert_eq!(count(&histories[0].latest().await?).await?, 7);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_comes_through_late_is_continued_and_never_doubled() -> Result<()> {
+        for (late, starts_at) in [([3, 1], [0, 0]), ([5, 2], [0, 0]), ([4, 2], [1, 0])] {
+            let store = Store::in_memory()?;
+            let [before, after] =
+                [History::open(&store, &number_source()).await?, History::open(&store, &number_source()).await?];
+            let writer = after.writer(EncodeOptions::history());
+            writer.append(&append([0, 0], starts_at)?).await?;
+            before.writer(EncodeOptions::history()).append(&append(starts_at, late)?).await?;
+            let appended = writer.append(&append(starts_at, [5, 2])?).await?;
+            assert_eq!(appended.end, at([5, 2]));
+            let latest = after.latest().await?;
+            assert_eq!((latest.end(), count(&latest).await?), (&at([5, 2]), 7), "late {late:?}");
+            assert_eq!(latest.files_from(&at(late)).len(), usize::from(late != [5, 2]));
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn events_of_another_log_at_the_same_offsets_are_not_taken_for_ours() -> Result<()> {
+        let (store, source) = (Store::in_memory()?, number_source());
+        let [ours, other] = [History::open(&store, &source).await?, History::open(&store, &source).await?];
+        let foreign = events(&source, 0, 0, vec![Arc::new(Int64Array::from(vec![7, 8]))])?;
+        let foreign = Append { batches: vec![foreign], start: at([0, 0]), end: at([2, 0]), max_event_times_us: vec![] };
+        other.writer(EncodeOptions::history()).append(&foreign).await?;
+        for end in [[2, 0], [3, 1]] {
+            let refused = ours.writer(EncodeOptions::history()).append(&append([0, 0], end)?).await;
+            assert!(matches!(&refused, Err(Error::Conflict { .. })), "{refused:?}");
+        }
+        assert_eq!(*ours.latest().await?.end(), at([2, 0]));
         Ok(())
     }
 

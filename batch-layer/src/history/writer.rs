@@ -2,17 +2,33 @@
 //!
 //! An append starts where the history ends, or it is refused; so events are in it once, whoever retries what. A crash
 //! before the commit leaves files that nobody names, which `delete_orphans` removes.
+//!
+//! A remote store may carry out a commit after the process that sent it has died and its successor has read where the
+//! history ends. The successor's append then starts with events that are there already. They are compared one by one,
+//! since another log's events at the same offsets would be other events, and only the others are appended.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{SortColumn, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
-use futures::future::try_join_all;
+use arrow::error::ArrowError;
+use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::future::join_all;
+use tokio::sync::Mutex;
+use watershed_shared::cpu::blocking;
 use watershed_shared::event::{OFFSET_COLUMN, PARTITION_COLUMN};
+use watershed_shared::fault;
+use watershed_shared::plan::{RowScan, RowSource};
 use watershed_shared::position::{Offset, OffsetRange, PartitionId, Position};
 
-use super::{EVENT_TIME_TRANSACTION, History, HistoryVersion, partition_transactions, position, position_transactions};
+use super::{
+    EVENT_TIME_TRANSACTION, History, HistorySnapshot, HistoryVersion, partition_transactions, position,
+    position_transactions,
+};
 use crate::data_file::{DataFile, EncodeOptions, EncodedFile, FileEncoder};
 use crate::error::{Error, Result};
 use crate::table::{CommitOutcome, TableCommit, TableSnapshot};
@@ -50,52 +66,111 @@ pub struct Appended {
 pub struct HistoryWriter {
     history: History,
     options: EncodeOptions,
+    /// What the last append has stored and not committed. Its repetition takes that: it would leave the files to nobody
+    /// otherwise, again and again while a store refuses commits.
+    stored: Mutex<Option<StoredAppend>>,
+}
+
+/// Files of an append from one position to another, and the commit that names them.
+#[derive(Debug)]
+struct StoredAppend {
+    start: Position,
+    end: Position,
+    commit: TableCommit,
 }
 
 impl HistoryWriter {
     pub(super) fn new(history: History, options: EncodeOptions) -> HistoryWriter {
-        HistoryWriter { history, options }
+        HistoryWriter { history, options, stored: Mutex::default() }
     }
 
     /// Appends events and returns when they are durable. Repeating an append that has succeeded changes nothing.
     ///
     /// # Errors
     /// `Retryable` when the store refuses: repeat the call, whether or not the events are in. `Conflict` when the
-    /// history ends neither at the start nor at or after the end: another writer is at work. `Internal` when the
-    /// batches are not the events from start to end. The history is unchanged after the latter two.
+    /// history does not end where the append starts, unless the events in between are the append's own: another writer
+    /// is at work. `Internal` when the batches are not the events from start to end. The history is unchanged after the
+    /// latter two.
     pub async fn append(&self, append: &Append) -> Result<Appended> {
         let table = &self.history.table;
+        let mut append = Cow::Borrowed(append);
         let mut base = table.latest().await?;
-        let mut commit = None;
+        let mut stored = self.stored.lock().await;
         for _ in 0..COMMIT_ATTEMPTS_MAX {
-            let current = position(&base, self.history.partitions);
-            if current.covers(&append.end) {
-                return Ok(Appended { version: HistoryVersion(base.version), end: current, bytes: 0 });
+            let mut current = position(&base, self.history.partitions);
+            if fault::has_defect("commit.retried_blindly") {
+                current = append.start.clone();
             }
-            if !(current.covers(&append.start) && append.start.covers(&current)) {
-                return Err(self.conflict(append, &current));
+            if !append.start.covers(&current) {
+                *stored = None;
+                let rest = self.rest(&append, &base, &current).await?;
+                if rest.start.covers(&rest.end) {
+                    return Ok(Appended { version: HistoryVersion(base.version), end: current, bytes: 0 });
+                }
+                append = Cow::Owned(rest);
+            } else if !current.covers(&append.start) {
+                return Err(self.conflict(&append, &current));
             }
-            let commit = match &commit {
-                Some(commit) => commit,
-                None => commit.insert(self.store_files(append, &base).await?),
+            let is_it = |stored: &StoredAppend| stored.start == append.start && stored.end == append.end;
+            let commit = match &*stored {
+                Some(stored) if is_it(stored) => &stored.commit,
+                _ => {
+                    let commit = self.store_files(&append, &base).await?;
+                    let (start, end) = (append.start.clone(), append.end.clone());
+                    &stored.insert(StoredAppend { start, end, commit }).commit
+                }
             };
+            fault::point("history.after_files");
             match table.commit(base, commit).await? {
                 CommitOutcome::Committed(snapshot) => {
+                    fault::point("history.after_commit");
                     let version = HistoryVersion(snapshot.version);
                     let bytes = commit.adds.iter().map(|file| file.bytes).sum();
+                    *stored = None;
                     return Ok(Appended { version, end: append.end.clone(), bytes });
                 }
                 CommitOutcome::Conflict(latest) => base = latest,
             }
         }
-        Err(self.conflict(append, self.history.known().end()))
+        Err(self.conflict(&append, self.history.known().end()))
+    }
+
+    /// What of an append comes after the history's end `current`, if the history has exactly what comes before.
+    async fn rest(&self, append: &Append, base: &TableSnapshot, current: &Position) -> Result<Append> {
+        let shared_end = match current.covers(&append.end) {
+            true => &append.end,
+            false => current,
+        };
+        if !(current.covers(&append.start) && append.end.covers(shared_end)) {
+            return Err(self.conflict(append, current));
+        }
+        let snapshot = HistorySnapshot::new(&self.history, base);
+        let files = snapshot.rows(snapshot.files_from(&append.start));
+        let runtime = Arc::new(RuntimeEnv::default());
+        let scan = RowScan { projection: None, predicate: None, target_partitions: 1, runtime: Arc::clone(&runtime) };
+        let context = Arc::new(TaskContext::default().with_runtime(runtime));
+        let there = datafusion::physical_plan::collect(files.scan(scan)?, context).await?;
+        let schema = self.history.table.schema();
+        let shared = |batches: &[RecordBatch]| events_between(schema, batches, &append.start, shared_end);
+        if shared(&there)? != shared(&append.batches)? {
+            return Err(self.conflict(append, current));
+        }
+        tracing::info!(
+            table = %self.history.table.folder(),
+            events = shared_end.events_since(&append.start),
+            "events are in the history already, by a commit whose answer was lost"
+        );
+        let batches = append.batches.iter().map(|batch| events_in(batch, shared_end, &append.end));
+        let batches = batches.collect::<Result<_>>()?;
+        Ok(Append { batches, start: shared_end.clone(), ..append.clone() })
     }
 
     async fn store_files(&self, append: &Append, base: &TableSnapshot) -> Result<TableCommit> {
+        fault::point("history.before_files");
         let table = &self.history.table;
         let (schema, options) = (Arc::clone(table.schema()), self.options.clone());
         let work = append.clone();
-        let encoded = tokio::task::spawn_blocking(move || encode(&schema, &options, &work)).await;
+        let encoded = blocking(move || encode(&schema, &options, &work)).await;
         let encoded = encoded.map_err(|source| Error::Interrupted { what: "encoding events", source })?;
         let files = encoded.map_err(|error| match error {
             EncodeError::NotTheEvents(reason) => Error::InvalidBatches {
@@ -106,13 +181,25 @@ impl HistoryWriter {
             },
             EncodeError::Other(error) => error,
         })?;
-        let stored = files.into_iter().map(async |(file, offsets)| {
-            let path = table.new_file(base.version);
+        let files: Vec<_> =
+            files.into_iter().map(|(file, offsets)| (file, offsets, table.new_file(base.version))).collect();
+        let paths: Vec<_> = files.iter().map(|(_, _, path)| path.clone()).collect();
+        let puts = files.into_iter().map(async |(file, offsets, path)| {
             let stored = DataFile { offsets: Some(offsets), ..file.at(path) };
             table.store().put(&stored.path, file.bytes).await?;
             Ok::<_, Error>(Arc::new(stored))
         });
-        let stored = try_join_all(stored).await?;
+        let stored: Result<Vec<_>> = join_all(puts).await.into_iter().collect();
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                // The next attempt has other names; those that arrived would fill a disk that is full already.
+                if let Err(error) = table.store().delete(paths).await {
+                    tracing::warn!(%error, "cannot delete files of a commit that failed; the next start deletes them");
+                }
+                return Err(error);
+            }
+        };
         let mut transactions: BTreeMap<String, i64> = position_transactions(&append.end).collect();
         transactions.extend(event_time_transactions(append, base));
         Ok(TableCommit::new(stored, transactions))
@@ -137,6 +224,32 @@ fn event_time_transactions(append: &Append, base: &TableSnapshot) -> BTreeMap<St
         }
     }
     max.into_iter().map(|(partition, max)| (format!("{EVENT_TIME_TRANSACTION}{partition}"), max)).collect()
+}
+
+/// The events from `start` to `end`, by partition and offset.
+fn events_between(
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+    start: &Position,
+    end: &Position,
+) -> Result<Vec<ArrayRef>> {
+    let events = batches.iter().map(|batch| events_in(batch, start, end)).collect::<Result<Vec<_>>>()?;
+    let events = concat_batches(schema, &events)?;
+    let place = [PARTITION_COLUMN, OFFSET_COLUMN].into_iter().filter_map(|name| events.column_by_name(name));
+    let place: Vec<SortColumn> = place.map(|values| SortColumn { values: Arc::clone(values), options: None }).collect();
+    let order = lexsort_to_indices(&place, None)?;
+    Ok(take_record_batch(&events, &order)?.columns().to_vec())
+}
+
+/// The events of a batch from `start` to `end`.
+fn events_in(batch: &RecordBatch, start: &Position, end: &Position) -> Result<RecordBatch> {
+    let (partitions, offsets) = places(batch).map_err(ArrowError::InvalidArgumentError)?;
+    let is_in = |(partition, offset): (&i32, &i64)| {
+        let (partition, offset) = (PartitionId(*partition as u32), Offset(*offset as u64));
+        start.get(partition) <= offset && offset < end.get(partition)
+    };
+    let wanted: BooleanArray = partitions.iter().zip(offsets).map(is_in).map(Some).collect();
+    Ok(filter_record_batch(batch, &wanted)?)
 }
 
 /// Offsets in one file, by partition.
@@ -181,16 +294,7 @@ fn encode(
 
 /// Moves `reached` over a batch's events, each of which must be the next of its partition.
 fn advance(reached: &mut Position, batch: &RecordBatch) -> Result<(), String> {
-    let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("a batch has no column {name}"));
-    let partitions = column(PARTITION_COLUMN)?.as_primitive_opt::<Int32Type>();
-    let offsets = column(OFFSET_COLUMN)?.as_primitive_opt::<Int64Type>();
-    let (Some(partitions), Some(offsets)) = (partitions, offsets) else {
-        return Err(format!("{PARTITION_COLUMN} is not an INT or {OFFSET_COLUMN} is not a BIGINT"));
-    };
-    if partitions.null_count() + offsets.null_count() > 0 {
-        return Err("an event has no place".to_owned());
-    }
-    let (partitions, offsets) = (partitions.values(), offsets.values());
+    let (partitions, offsets) = places(batch)?;
     let mut row = 0;
     while row < partitions.len() {
         let partition = PartitionId(partitions[row] as u32);
@@ -205,6 +309,20 @@ fn advance(reached: &mut Position, batch: &RecordBatch) -> Result<(), String> {
         reached.raise(partition, Offset(next));
     }
     Ok(())
+}
+
+/// The partition and offset of each event of a batch; the error says what is wrong with the columns.
+fn places(batch: &RecordBatch) -> Result<(&[i32], &[i64]), String> {
+    let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("a batch has no column {name}"));
+    let partitions = column(PARTITION_COLUMN)?.as_primitive_opt::<Int32Type>();
+    let offsets = column(OFFSET_COLUMN)?.as_primitive_opt::<Int64Type>();
+    let (Some(partitions), Some(offsets)) = (partitions, offsets) else {
+        return Err(format!("{PARTITION_COLUMN} is not an INT or {OFFSET_COLUMN} is not a BIGINT"));
+    };
+    match partitions.null_count() + offsets.null_count() {
+        0 => Ok((partitions.values(), offsets.values())),
+        _ => Err("an event has no place".to_owned()),
+    }
 }
 
 fn offsets_between(start: &Position, end: &Position) -> Offsets {

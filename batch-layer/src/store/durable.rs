@@ -17,6 +17,8 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use uuid::Uuid;
+use watershed_shared::fault;
+use watershed_shared::folder::{create_folder, sync_name};
 
 /// A [`LocalFileSystem`] whose writes are on the disk when they return.
 #[derive(Debug)]
@@ -105,7 +107,7 @@ impl MultipartUpload for DurableUpload {
         let result = self.inner.complete().await?;
         blocking(self.path.clone(), |path| {
             File::open(path)?.sync_all()?;
-            sync_entry(path)
+            sync_name(path)
         })
         .await?;
         Ok(result)
@@ -116,23 +118,35 @@ impl MultipartUpload for DurableUpload {
     }
 }
 
+/// What a staged file has in its name between that of the object and a number of its own.
+const STAGED: &str = ".staged-";
+
+/// Whether a path is that of a file that a crash has left on the way to its name.
+pub(crate) fn is_staged(path: &Path) -> bool {
+    path.filename().is_some_and(|name| name.contains(STAGED))
+}
+
 /// Stages the payload beside `path`, syncs it and gives it its name in one step, so that no reader sees a part of it.
 ///
-/// A crash leaves at most the staged file, which the table's `delete_orphans` finds.
+/// A crash leaves at most the staged file, which the next start deletes.
 fn put(path: &FilePath, payload: &PutPayload, exclusive: bool) -> io::Result<()> {
     let mut staged = path.as_os_str().to_owned();
-    staged.push(format!(".staged-{}", Uuid::new_v4().simple()));
+    staged.push(format!("{STAGED}{}", Uuid::new_v4().simple()));
     let staged = PathBuf::from(staged);
-    let result = write(&staged, payload).and_then(|()| match exclusive {
-        true => std::fs::hard_link(&staged, path),
-        false => std::fs::rename(&staged, path),
+    let result = write(&staged, payload).and_then(|()| {
+        fault::point("store.after_stage");
+        match exclusive {
+            true => std::fs::hard_link(&staged, path),
+            false => std::fs::rename(&staged, path),
+        }
     });
+    fault::point("store.after_link");
     if exclusive || result.is_err() {
         // The write stands or has failed already; a staged file that stays is only an orphan.
         let _ = std::fs::remove_file(&staged);
     }
     result?;
-    sync_entry(path)
+    sync_name(path)
 }
 
 fn write(path: &FilePath, payload: &PutPayload) -> io::Result<()> {
@@ -146,22 +160,6 @@ fn write(path: &FilePath, payload: &PutPayload) -> io::Result<()> {
     };
     payload.iter().try_for_each(|bytes| file.write_all(bytes))?;
     file.sync_all()
-}
-
-fn create_folder(folder: &FilePath) -> io::Result<()> {
-    match (std::fs::create_dir(folder), folder.parent()) {
-        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
-            create_folder(parent)?;
-            create_folder(folder)
-        }
-        (Err(error), _) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => sync_entry(folder),
-    }
-}
-
-/// Makes the name of a file or folder durable, which is part of the folder that holds it.
-fn sync_entry(path: &FilePath) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 async fn blocking(path: PathBuf, work: impl FnOnce(&FilePath) -> io::Result<()> + Send + 'static) -> Result<()> {

@@ -16,9 +16,13 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, WriteMultipart};
 use url::Url;
 use uuid::Uuid;
+use watershed_shared::fault;
+use watershed_shared::folder::create_folder;
 
 use crate::error::{Error, Result};
 use durable::DurableFileSystem;
+
+pub(crate) use durable::is_staged;
 
 /// Remote stores get files in parts of this size: a part that fails is sent again alone.
 const UPLOAD_PART_BYTES: usize = 16 << 20;
@@ -54,7 +58,7 @@ impl Store {
             ObjectStoreScheme::Memory => Arc::new(InMemory::new()),
             ObjectStoreScheme::Local => {
                 let folder = url.to_file_path().map_err(|()| invalid("it is not a folder's path".to_owned()))?;
-                std::fs::create_dir_all(&folder).map_err(|error| invalid(error.to_string()))?;
+                create_folder(&folder).map_err(|error| invalid(error.to_string()))?;
                 Arc::new(DurableFileSystem::new())
             }
             _ => {
@@ -90,6 +94,11 @@ impl Store {
         };
         let objects_url = ObjectStoreUrl::parse(objects_url).map_err(|error| invalid(error.to_string()))?;
         Ok(Store { objects, url, root, objects_url })
+    }
+
+    /// The root folder, if it is on a local disk.
+    pub fn local_folder(&self) -> Option<std::path::PathBuf> {
+        (self.url.scheme() == "file").then(|| self.url.to_file_path().ok()).flatten()
     }
 
     /// Lets plans that run in `runtime` read this store. Repeating it changes nothing.
@@ -150,11 +159,18 @@ impl Store {
         listed.map_err(|source| Error::Store { action: "list", path: folder.to_string(), source })
     }
 
+    /// The objects in a folder whose paths sort after `last`.
+    pub(crate) async fn list_after(&self, folder: &Path, last: &Path) -> Result<Vec<ObjectMeta>> {
+        let listed = self.objects.list_with_offset(Some(folder), last).try_collect().await;
+        listed.map_err(|source| Error::Store { action: "list", path: folder.to_string(), source })
+    }
+
     /// Deletes objects; those that are gone already do not count as errors.
     pub(crate) async fn delete(&self, paths: impl IntoIterator<Item = Path>) -> Result<()> {
         let paths: Vec<object_store::Result<Path>> = paths.into_iter().map(Ok).collect();
         let mut deleted = self.objects.delete_stream(futures::stream::iter(paths).boxed());
         while let Some(outcome) = deleted.next().await {
+            fault::point("store.between_deletes");
             match outcome {
                 Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(source) => {

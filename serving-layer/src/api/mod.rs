@@ -8,15 +8,19 @@
 //! | 400 | `invalid-request` | a body, position or SQL that is wrong; it will never succeed |
 //! | 404 | `not-found` | no source or view of that name; the detail lists those there are |
 //! | 406 | `not-acceptable` | `Accept` asks for no format that the answer has |
-//! | 408 | `body-timeout` | the request's body was too slow |
+//! | 408 | `body-timeout`, `header-timeout` | the request's body or head was too slow |
 //! | 409 | `conflict` | the request contradicts the platform's state |
+//! | 409 | `sequence-out-of-order` | a producer's request is not its next one; the document has `expected_sequence` |
 //! | 413 | `body-too-large` | the request's body is larger than allowed, before or after decompression |
 //! | 415 | `unsupported-media-type` | a content type or content encoding that is not read |
 //! | 422 | `events-refused` | every row was refused; the document also has the report's fields |
+//! | 422 | `idempotency-key-reused` | the key or number stands for a request with another body |
+//! | 429 | `overloaded` | more events arrive than `ingest.memory_bytes` can hold; nothing was done |
 //! | 500 | `internal-error`, `corrupt-data`, `batch-run-failed` | the platform's fault; also logged as an error |
-//! | 503 | `unavailable`, `not-ready` | nothing was done; the same request may succeed after `Retry-After` seconds |
+//! | 503 | `unavailable`, `not-ready`, `too-many-connections` | nothing was done; the same request may succeed after `Retry-After` seconds |
 //! | 504 | `query-deadline` | the query ran longer than `query.timeout` |
 //! | 504 | `position-timeout` | the position asked for was not visible within `query.position_timeout` |
+//! | 507 | `disk-full` | the disk of the log is full; nothing was done |
 //! | 507 | `query-memory` | the query needs more memory than `query.memory_bytes` |
 //!
 //! A wait for a position that ends without it is 504 and not 408: 408 says that the client was slow, and some clients
@@ -26,37 +30,37 @@
 mod accept;
 mod body;
 mod events;
+mod gate;
+mod idempotency;
+mod pace;
 mod problem;
+mod serve;
 mod sql;
 mod status;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::trace::TraceLayer;
 use tracing::Span;
+use watershed_shared::config::{Config, ConnectionsConfig};
 
+pub use self::gate::Gate;
+pub use self::serve::serve;
 use crate::backend::Backend;
 use crate::query::QueryEngine;
 
-/// How long requests that are under way may go on after the platform was told to stop.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Responses below are sent as they are: they fit a packet or two either way.
 const COMPRESSED_BYTES_MIN: u64 = 1024;
 
@@ -65,13 +69,20 @@ const COMPRESSED_BYTES_MIN: u64 = 1024;
 pub struct ApiOptions {
     /// Largest request body in bytes, before and after decompression.
     pub body_bytes_max: usize,
-    /// Longest time in which a request's body may arrive.
-    pub body_timeout: Duration,
+    /// How slowly a request's body may arrive.
+    pub connections: ConnectionsConfig,
+}
+
+impl ApiOptions {
+    /// The limits that are configured.
+    pub fn of(config: &Config) -> ApiOptions {
+        ApiOptions { body_bytes_max: config.ingest.body_bytes_max, connections: config.connections.clone() }
+    }
 }
 
 impl Default for ApiOptions {
     fn default() -> ApiOptions {
-        ApiOptions { body_bytes_max: 64 << 20, body_timeout: Duration::from_secs(60) }
+        ApiOptions::of(&Config::default())
     }
 }
 
@@ -97,10 +108,12 @@ pub fn router(backend: Arc<dyn Backend>, engine: Arc<QueryEngine>, options: ApiO
     let compression = CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
         .compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN).and(NotForContentType::SSE));
+    let metrics = backend.metrics().clone();
     // The last layer is the outermost.
     routes()
         .layer(from_fn(problem::complete))
         .layer(CatchPanicLayer::custom(problem::of_panic))
+        .layer(from_fn_with_state(metrics, problem::count))
         .layer(compression)
         .layer(trace)
         .with_state(Arc::new(Api { backend, engine, options }))
@@ -119,40 +132,4 @@ fn routes() -> Router<Arc<Api>> {
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))
         .route("/metrics", get(status::metrics))
-}
-
-/// Serves `router` on `listener` until `shutdown` completes; then takes no more connections, lets the requests that are
-/// under way end, for at most ten seconds, and returns.
-///
-/// # Errors
-/// None today: a failing socket is logged by axum and tried again.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    // Without it a response of two small writes waits for the client's delayed acknowledgement.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
-    let stopping = CancellationToken::new();
-    let stop = stopping.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        shutdown.await;
-        stop.cancel();
-    });
-    tokio::select! {
-        ended = server.into_future() => ended,
-        () = grace_after(stopping) => {
-            tracing::warn!(seconds = SHUTDOWN_GRACE.as_secs(), "stopped with requests under way; they get no answer");
-            Ok(())
-        }
-    }
-}
-
-async fn grace_after(stopping: CancellationToken) {
-    stopping.cancelled().await;
-    tokio::time::sleep(SHUTDOWN_GRACE).await;
 }

@@ -7,7 +7,7 @@ use std::any::Any;
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use watershed_shared::error::{Error as SharedError, ErrorKind};
+use watershed_shared::telemetry::{Metrics, ReasonLabel};
 
 use crate::error::Error;
 
@@ -24,6 +25,8 @@ const TYPES: &str = "https://watershed.dev/problems/";
 const DETAIL_BYTES_MAX: usize = 4096;
 /// What `Retry-After` says: most of what is unavailable is so while something starts or a queue drains.
 const RETRY_AFTER_SECONDS: &str = "1";
+/// And for a full disk: somebody has to make room.
+const RETRY_AFTER_SECONDS_DISK: &str = "10";
 
 /// A kind of problem. Its `type` is a URI that clients can compare; `title` never varies within a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,19 @@ impl ProblemKind {
         ProblemKind { slug: Some(slug), title, status }
     }
 
+    /// What its `type` ends in.
+    pub(super) fn name(self) -> &'static str {
+        self.slug.unwrap_or("about:blank")
+    }
+
+    fn retry_after(self) -> Option<&'static str> {
+        match self {
+            DISK_FULL => Some(RETRY_AFTER_SECONDS_DISK),
+            OVERLOADED => Some(RETRY_AFTER_SECONDS),
+            _ => (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS),
+        }
+    }
+
     fn of_status(status: StatusCode) -> ProblemKind {
         ProblemKind { slug: None, title: status.canonical_reason().unwrap_or("Refused"), status }
     }
@@ -52,6 +68,14 @@ pub(super) const NOT_ACCEPTABLE: ProblemKind =
     ProblemKind::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", "The answer has none of the formats asked for");
 pub(super) const BODY_TIMEOUT: ProblemKind =
     ProblemKind::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", "The request's body did not arrive in time");
+pub(super) const HEADER_TIMEOUT: ProblemKind =
+    ProblemKind::new(StatusCode::REQUEST_TIMEOUT, "header-timeout", "The request's head did not arrive in time");
+pub(super) const OVERLOADED: ProblemKind =
+    ProblemKind::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", "More events arrive than can be taken in");
+pub(super) const DISK_FULL: ProblemKind =
+    ProblemKind::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", "The platform's disk is full");
+pub(super) const TOO_MANY_CONNECTIONS: ProblemKind =
+    ProblemKind::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-connections", "There are too many connections");
 pub(super) const CONFLICT: ProblemKind =
     ProblemKind::new(StatusCode::CONFLICT, "conflict", "The request contradicts the current state");
 pub(super) const BODY_TOO_LARGE: ProblemKind =
@@ -63,6 +87,13 @@ pub(super) const UNSUPPORTED_TYPE: ProblemKind = ProblemKind::new(
 );
 pub(super) const EVENTS_REFUSED: ProblemKind =
     ProblemKind::new(StatusCode::UNPROCESSABLE_ENTITY, "events-refused", "None of the events was accepted");
+pub(super) const REQUEST_REUSED: ProblemKind = ProblemKind::new(
+    StatusCode::UNPROCESSABLE_ENTITY,
+    "idempotency-key-reused",
+    "The request's name stands for another request",
+);
+pub(super) const OUT_OF_SEQUENCE: ProblemKind =
+    ProblemKind::new(StatusCode::CONFLICT, "sequence-out-of-order", "The producer's next request is another one");
 pub(super) const INTERNAL_ERROR: ProblemKind =
     ProblemKind::new(StatusCode::INTERNAL_SERVER_ERROR, "internal-error", "The platform failed");
 pub(super) const CORRUPT_DATA: ProblemKind =
@@ -83,6 +114,8 @@ pub(super) const QUERY_MEMORY: ProblemKind =
 /// Which problem an error is; its status follows from that.
 fn kind_of(error: &Error) -> ProblemKind {
     match error {
+        Error::RequestReused { .. } => return REQUEST_REUSED,
+        Error::OutOfSequence { .. } => return OUT_OF_SEQUENCE,
         Error::QueryMemory { .. } => return QUERY_MEMORY,
         Error::QueryDeadline { .. } => return QUERY_DEADLINE,
         Error::PositionTimeout { .. } => return POSITION_TIMEOUT,
@@ -93,6 +126,8 @@ fn kind_of(error: &Error) -> ProblemKind {
         ErrorKind::NotFound => NOT_FOUND,
         ErrorKind::Conflict => CONFLICT,
         ErrorKind::Retryable => UNAVAILABLE,
+        ErrorKind::Overloaded => OVERLOADED,
+        ErrorKind::DiskFull => DISK_FULL,
         ErrorKind::Corrupt => CORRUPT_DATA,
         ErrorKind::Internal => INTERNAL_ERROR,
     }
@@ -104,15 +139,15 @@ pub(super) struct Problem {
     kind: ProblemKind,
     detail: String,
     fields: Map<String, Value>,
-    /// Name in lower case and value.
-    header: Option<(&'static str, &'static str)>,
+    /// Names in lower case and values.
+    headers: Vec<(&'static str, &'static str)>,
 }
 
 impl Problem {
     /// A problem of a kind; `detail` says what happened this time and what to do.
     pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Problem {
-        let header = (kind.status == StatusCode::SERVICE_UNAVAILABLE).then_some(("retry-after", RETRY_AFTER_SECONDS));
-        Problem { kind, detail: detail.into(), fields: Map::new(), header }
+        let headers = kind.retry_after().map(|seconds| ("retry-after", seconds)).into_iter().collect();
+        Problem { kind, detail: detail.into(), fields: Map::new(), headers }
     }
 
     /// Adds a field to the document.
@@ -130,21 +165,48 @@ impl Problem {
     }
 
     /// Gives the response a header; `name` is in lower case.
-    pub(super) fn with_header(self, name: &'static str, value: &'static str) -> Problem {
-        Problem { header: Some((name, value)), ..self }
+    pub(super) fn with_header(mut self, name: &'static str, value: &'static str) -> Problem {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Ends the connection after this answer: the rest of the request is not read.
+    pub(super) fn closing(self) -> Problem {
+        self.with_header("connection", "close")
+    }
+
+    /// The answer as it is on the wire, for a request that never became one.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let document = serde_json::to_vec(&self.document()).unwrap_or_default();
+        let mut head = format!("HTTP/1.1 {}\r\ncontent-type: {MEDIA_TYPE}\r\n", self.kind.status);
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("content-length: {}\r\n\r\n", document.len()));
+        [head.into_bytes(), document].concat()
+    }
+
+    fn document(&self) -> Document<'_> {
+        let ProblemKind { slug, title, status } = self.kind;
+        let r#type = slug.map_or_else(|| "about:blank".to_owned(), |slug| format!("{TYPES}{slug}"));
+        Document { r#type, title, status: status.as_u16(), detail: &self.detail, fields: &self.fields }
     }
 }
 
 /// A problem as it is sent.
 #[derive(Serialize)]
-struct Document {
+struct Document<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
-    detail: String,
+    detail: &'a str,
     #[serde(flatten)]
-    fields: Map<String, Value>,
+    fields: &'a Map<String, Value>,
 }
+
+/// Which problem a response is, for whoever counts them.
+#[derive(Debug, Clone, Copy)]
+struct Refused(ProblemKind);
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Problem {
@@ -153,7 +215,11 @@ impl From<Error> for Problem {
             // The client cannot help here; whoever runs the platform has to see it.
             tracing::error!(error = %error, "a request failed");
         }
-        Problem::new(kind, error.to_string())
+        let problem = Problem::new(kind, error.to_string());
+        match error {
+            Error::OutOfSequence { expected, .. } => problem.with("expected_sequence", expected),
+            _ => problem,
+        }
     }
 }
 
@@ -165,15 +231,22 @@ impl From<SharedError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let ProblemKind { slug, title, status } = self.kind;
-        let r#type = slug.map_or_else(|| "about:blank".to_owned(), |slug| format!("{TYPES}{slug}"));
-        let document = Document { r#type, title, status: status.as_u16(), detail: self.detail, fields: self.fields };
-        let mut response = (status, [(CONTENT_TYPE, MEDIA_TYPE)], Json(document)).into_response();
-        if let Some((name, value)) = self.header {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        let mut response = (self.kind.status, [(CONTENT_TYPE, MEDIA_TYPE)], Json(self.document())).into_response();
+        for (name, value) in &self.headers {
+            response.headers_mut().insert(*name, HeaderValue::from_static(value));
         }
+        response.extensions_mut().insert(Refused(self.kind));
         response
     }
+}
+
+/// Counts what was refused or failed, by kind.
+pub(super) async fn count(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(Refused(kind)) = response.extensions().get() {
+        metrics.requests_refused.get_or_create(&ReasonLabel { reason: kind.name() }).inc();
+    }
+    response
 }
 
 /// Gives a document to what the framework refused; its headers and its words stay.

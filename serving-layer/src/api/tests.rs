@@ -1,6 +1,7 @@
 //! The API from the outside: requests into the router, responses out, over a platform that only records what is asked.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Mutex;
 
 use arrow::array::AsArray;
@@ -16,16 +17,21 @@ use bytes::Bytes;
 use futures::stream;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tower::ServiceExt;
+use watershed_shared::budget::MemoryBudget;
 use watershed_shared::config::QueryConfig;
 use watershed_shared::cpu::CpuPool;
 use watershed_shared::error::Error as SharedError;
 use watershed_shared::format::EventFormat;
+use watershed_shared::log::ReceiptKey;
 use watershed_shared::snapshot::SnapshotReceiver;
 use watershed_shared::telemetry::{Metrics, SourceLabel};
 
+mod limits;
+
+use super::idempotency::REPLAYED;
 use super::*;
 use crate::backend::*;
 use crate::error::{Error, Result};
@@ -37,6 +43,8 @@ type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
 #[derive(Debug, Default)]
 struct FakePlatform {
     ingested: Mutex<Vec<(String, EventFormat, Bytes)>>,
+    /// Requests that had a key, with their bodies.
+    named: Mutex<Vec<(ReceiptKey, Bytes)>>,
     report: Option<IngestReport>,
     views: Vec<ViewStatus>,
     runs: Vec<BatchRun>,
@@ -45,6 +53,17 @@ struct FakePlatform {
     failure: Mutex<Option<Error>>,
     not_ready: Vec<String>,
     metrics: Metrics,
+    budget: Budget,
+}
+
+/// The budget of a platform without much to do.
+#[derive(Debug)]
+struct Budget(Arc<MemoryBudget>);
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget(Arc::new(MemoryBudget::new(1 << 20)))
+    }
 }
 
 #[async_trait]
@@ -72,12 +91,27 @@ impl Backend for FakePlatform {
         self.views.clone()
     }
 
-    async fn ingest(&self, source: &str, format: EventFormat, body: Bytes) -> Result<IngestReport> {
+    fn ingest_budget(&self) -> &Arc<MemoryBudget> {
+        &self.budget.0
+    }
+
+    async fn ingest(
+        &self,
+        source: &str,
+        format: EventFormat,
+        body: Bytes,
+        key: Option<ReceiptKey>,
+    ) -> Result<Ingested> {
         assert_ne!(source, "panics", "a bug in the platform");
         if let Some(failure) = self.failure.lock().ok().and_then(|mut failure| failure.take()) {
             return Err(failure);
         }
         let rows = body.iter().filter(|byte| **byte == b'\n').count();
+        let mut replayed = false;
+        if let (Some(key), Ok(mut named)) = (key, self.named.lock()) {
+            replayed = named.contains(&(key.clone(), body.clone()));
+            named.push((key, body.clone()));
+        }
         if let Ok(mut ingested) = self.ingested.lock() {
             ingested.push((source.to_owned(), format, body));
         }
@@ -88,7 +122,7 @@ impl Backend for FakePlatform {
             errors_truncated: false,
             position: format!("{source}={rows}"),
         };
-        Ok(self.report.clone().unwrap_or(accepted))
+        Ok(Ingested { report: self.report.clone().unwrap_or(accepted), replayed })
     }
 
     async fn start_batch_run(&self, view: &str, kind: BatchRunKind, wait: bool) -> Result<BatchRun> {
@@ -148,6 +182,7 @@ fn view(name: &str) -> ViewStatus {
         full_recompute_schedule: None,
         next_run: None,
         last_audit: None,
+        batch_failures: None,
     }
 }
 
@@ -367,8 +402,56 @@ async fn a_body_is_too_large_by_its_declared_its_sent_or_its_decompressed_size()
 }
 
 #[tokio::test]
+async fn a_request_reaches_the_platform_under_its_name_and_an_old_answer_is_marked() -> TestResult {
+    let refused = IngestReport {
+        accepted: 0,
+        rejected: 1,
+        errors: vec![RowError { row: 0, column: None, reason: "not an object".into() }],
+        errors_truncated: false,
+        position: "edits=0,0".into(),
+    };
+    for (report, status) in [(None, StatusCode::OK), (Some(refused), StatusCode::UNPROCESSABLE_ENTITY)] {
+        let fixture = Fixture::new(FakePlatform { report, ..FakePlatform::default() })?;
+        let name = |name: &'static str| HeaderName::from_static(name);
+        let key = vec![(name("idempotency-key"), "\"a-1\"")];
+        let number = vec![(name("producer-id"), "mill"), (name("producer-sequence"), "7")];
+        for headers in [key, number] {
+            let first = fixture.post(EVENTS, &headers, "1\n").await?;
+            let again = fixture.post(EVENTS, &headers, "1\n").await?;
+            assert_eq!((first.status, first.header(REPLAYED)), (status, ""));
+            assert_eq!((again.status, again.header(REPLAYED)), (status, "true"));
+            assert_eq!(first.body, again.body);
+        }
+        let named = fixture.platform.named.lock().map(|named| named.clone()).unwrap_or_default();
+        let names: Vec<String> = named.iter().map(|(key, _)| key.to_string()).collect();
+        let (key, number) = ("request \"\"a-1\"\"", "request 7 of producer \"mill\"");
+        assert_eq!(names, [key, key, number, number]);
+
+        let both = [(name("idempotency-key"), "a"), (name("producer-id"), "mill"), (name("producer-sequence"), "8")];
+        let problem = fixture.post(EVENTS, &both, "1\n").await?.problem(StatusCode::BAD_REQUEST, "invalid-request");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("use one of them")), "{problem}");
+        assert_eq!(fixture.ingested().len(), 4);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_producers_wrong_number_is_told_the_right_one() -> TestResult {
+    let cases = [(3, 5, "too long ago"), (7, 5, "send those before it first"), (7, 0, "begin anew at 0")];
+    for (sequence, expected, advice) in cases {
+        let failure = Error::OutOfSequence { producer: "mill".into(), sequence, expected };
+        let fixture = Fixture::new(FakePlatform { failure: Mutex::new(Some(failure)), ..FakePlatform::default() })?;
+        let problem = fixture.post(EVENTS, &[], "{}").await?.problem(StatusCode::CONFLICT, "sequence-out-of-order");
+        assert_eq!(problem["expected_sequence"], expected);
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(advice)), "{problem}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_end_or_breaks_off_is_refused() -> TestResult {
-    let options = ApiOptions { body_timeout: Duration::from_millis(5), ..ApiOptions::default() };
+    let connections = ConnectionsConfig { stall_timeout: Duration::from_millis(5), ..ConnectionsConfig::default() };
+    let options = ApiOptions { connections, ..ApiOptions::default() };
     let fixture = Fixture::with_options(FakePlatform::default(), options)?;
     let never = Body::from_stream(stream::pending::<std::result::Result<Bytes, Infallible>>());
     fixture.post(EVENTS, &[], never).await?.problem(StatusCode::REQUEST_TIMEOUT, "body-timeout");
@@ -383,6 +466,11 @@ async fn errors_of_the_platform_have_the_status_of_their_kind() -> TestResult {
     let reason = || "because".to_owned();
     let cases = [
         (Error::Conflict { reason: reason() }, StatusCode::CONFLICT, "conflict"),
+        (
+            Error::RequestReused { request: "request \"a\"".into() },
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+        ),
         (Error::Unavailable { reason: reason() }, StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         (Error::QueryFailed { reason: reason() }, StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
         (Error::QueryMemory { reason: reason() }, StatusCode::INSUFFICIENT_STORAGE, "query-memory"),
@@ -607,7 +695,8 @@ async fn shutdown_lets_the_request_under_way_end() -> TestResult {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let mut connection = TcpStream::connect(listener.local_addr()?).await?;
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, fixture.router.clone(), async move {
+    let (limits, metrics) = (ConnectionsConfig::default(), Metrics::new());
+    let server = tokio::spawn(serve(listener, fixture.router.clone(), limits, metrics, async move {
         let _ = stopped.await;
     }));
     // The server asks for the body once the request is under way.

@@ -16,9 +16,8 @@ use super::types::{arrow_type, sql_type_name};
 use super::{expect_end, parse_name};
 use crate::error::Result;
 use crate::event::timestamp_type;
-use crate::source::{Connector, SourceDefinition, WatermarkDefinition};
+use crate::source::{Connector, PARTITIONS_MAX, SourceDefinition, WatermarkDefinition};
 
-const PARTITIONS_MAX: u32 = 1024;
 const WATERMARK_HINT: &str = "write WATERMARK FOR column AS column - INTERVAL '10 minutes', or AS column for no delay";
 
 /// A statement up to and including the words CREATE SOURCE has been read; the rest of it follows.

@@ -6,7 +6,6 @@
 //! a row.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, NullArray, RecordBatch};
@@ -21,6 +20,7 @@ use super::plan::ObjectPlan;
 use super::row::{Refusal, quoted, too_many_events};
 use super::{DecodedEvents, EVENTS_MAX, EventFormat, RejectedRow};
 use crate::error::Result;
+use crate::panics::catch_panic;
 
 pub(super) fn decode(body: &[u8], plan: &ObjectPlan, columns: &SchemaRef) -> Result<DecodedEvents> {
     let unreadable = |reason: String| EventFormat::ArrowStream.unreadable(reason);
@@ -63,7 +63,7 @@ fn read_batches(body: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>), String> {
         let schema = decoder.schema().ok_or_else(|| ArrowError::IpcError("there is no schema".to_owned()))?;
         Ok((schema, batches))
     };
-    match catch_unwind(AssertUnwindSafe(read)) {
+    match catch_panic(read) {
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(_) => Err("a message of it is damaged".to_owned()),
     }

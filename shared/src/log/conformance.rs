@@ -22,6 +22,8 @@ use crate::event::timestamp_type;
 use crate::position::{Offset, PartitionId, Position};
 use crate::source::SourceDefinition;
 
+mod receipts;
+
 const P0: PartitionId = PartitionId(0);
 const P1: PartitionId = PartitionId(1);
 const P2: PartitionId = PartitionId(2);
@@ -51,7 +53,8 @@ pub async fn check_all(factory: &impl LogFactory) -> Result<()> {
     abandoned_appends_are_never_half_there(factory).await?;
     trim_forgets_nothing_more_than_asked(factory).await?;
     acknowledged_events_survive_a_crash(factory).await?;
-    offsets_are_never_given_again_after_a_crash(factory).await
+    offsets_are_never_given_again_after_a_crash(factory).await?;
+    receipts::check_all(factory).await
 }
 
 /// A source for the suite: one BIGINT column `value`.

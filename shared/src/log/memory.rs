@@ -7,8 +7,9 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::receipt::{MemoryReceipts, Window, recall};
 use super::tail::Tail;
-use super::{Log, check_partition, check_readable, checked_batches, move_end};
+use super::{Appended, Log, RECEIPT_WINDOW, Receipt, check_partition, check_readable, checked_batches, move_end};
 use crate::error::{Error, Result};
 use crate::event::LogBatch;
 use crate::position::{Offset, OffsetRange, PartitionId, Position};
@@ -29,6 +30,7 @@ struct State {
     start: Position,
     end: Position,
     batches: Tail,
+    receipts: MemoryReceipts,
     is_closed: bool,
 }
 
@@ -45,6 +47,7 @@ impl MemoryLog {
                 start: beginning.clone(),
                 end: beginning,
                 batches: Tail::new(source.partitions, usize::MAX),
+                receipts: MemoryReceipts::default(),
                 is_closed: false,
             }),
         }
@@ -58,6 +61,33 @@ impl MemoryLog {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The state, unless appends are refused.
+    fn open_state(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        if state.is_closed { Err(Error::LogClosed { name: self.source.clone() }) } else { Ok(state) }
+    }
+
+    /// Moves the end; nothing is locked then, because who borrows the end may ask for the start meanwhile.
+    fn publish(&self, state: MutexGuard<'_, State>) {
+        let end = state.end.clone();
+        drop(state);
+        move_end(&self.end, &end);
+    }
+}
+
+impl State {
+    fn append(&mut self, partitions: u32, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Position {
+        let mut written = Position::beginning(partitions);
+        for (partition, events) in batches {
+            let start = self.end.get(partition);
+            let range = OffsetRange::new(start, start.advance(events.num_rows()));
+            self.batches.push(LogBatch { partition, range, ingested_at_us, events });
+            self.end.raise(partition, range.end());
+            written.raise(partition, range.end());
+        }
+        written
+    }
 }
 
 #[async_trait]
@@ -68,23 +98,29 @@ impl Log for MemoryLog {
 
     async fn append(&self, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Result<Position> {
         let batches = checked_batches(&self.columns, self.partitions, batches)?;
-        let mut written = Position::beginning(self.partitions);
-        let end = {
-            let mut state = self.state();
-            if state.is_closed {
-                return Err(Error::LogClosed { name: self.source.clone() });
-            }
-            for (partition, events) in batches {
-                let start = state.end.get(partition);
-                let range = OffsetRange::new(start, start.advance(events.num_rows()));
-                state.batches.push(LogBatch { partition, range, ingested_at_us, events });
-                state.end.raise(partition, range.end());
-                written.raise(partition, range.end());
-            }
-            state.end.clone()
-        };
-        move_end(&self.end, &end);
+        let mut state = self.open_state()?;
+        let written = state.append(self.partitions, ingested_at_us, batches);
+        self.publish(state);
         Ok(written)
+    }
+
+    async fn append_once(
+        &self,
+        ingested_at_us: i64,
+        batches: Vec<(PartitionId, RecordBatch)>,
+        receipt: Receipt,
+    ) -> Result<Appended> {
+        let batches = checked_batches(&self.columns, self.partitions, batches)?;
+        let mut state = self.open_state()?;
+        let window = Window::from(RECEIPT_WINDOW);
+        state.receipts.forget(window, ingested_at_us);
+        if let Some(known) = recall(&state.receipts, &receipt, window, ingested_at_us)? {
+            return Ok(known);
+        }
+        let written = state.append(self.partitions, ingested_at_us, batches);
+        state.receipts.insert(receipt, ingested_at_us, written.clone());
+        self.publish(state);
+        Ok(Appended::Now(written))
     }
 
     fn end(&self) -> watch::Receiver<Position> {

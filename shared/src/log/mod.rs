@@ -2,7 +2,8 @@
 //!
 //! A log has a fixed number of partitions; each holds events at consecutive offsets from 0. `append` returns after the
 //! events are durable, so an acknowledgement may follow. Dispatch watches `end` and reads from the offsets it knows;
-//! the log keeps no reader state. `trim` forgets what the history has committed and never anything else.
+//! the log keeps no reader state. `trim` forgets what the history has committed and never anything else. `append_once`
+//! recognizes requests that are repeated, by receipts that the log stores together with their events.
 //!
 //! A `Partitioner` splits decoded events before they are appended. `EmbeddedLog` keeps them in RocksDB, `MemoryLog` in
 //! memory for tests and simulations; `conformance` is the suite that every implementation runs.
@@ -25,11 +26,13 @@ mod embedded;
 mod key;
 mod memory;
 mod partition;
+mod receipt;
 mod tail;
 
-pub use embedded::{EmbeddedLog, LogStore, LogStoreOptions};
+pub use embedded::{EmbeddedLog, LogDamage, LogPartition, LogReport, LogStore, LogStoreOptions};
 pub use memory::MemoryLog;
 pub use partition::{Partitioner, can_partition_by};
+pub use receipt::{Appended, RECEIPT_WINDOW, Receipt, ReceiptKey};
 
 /// A source's log. Implementations are shared between tasks and run the suite of `conformance`.
 #[async_trait]
@@ -52,6 +55,23 @@ pub trait Log: std::fmt::Debug + Send + Sync {
     /// the source's columns or names a partition that is not there; nothing of the call was appended then.
     async fn append(&self, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Result<Position>;
 
+    /// Appends like `append`, unless the log remembers a request with the receipt's key; then it appends nothing and
+    /// says what it remembers. What "appended before" and "in order" mean, [`Appended`] and [`ReceiptKey`] say.
+    ///
+    /// The receipt becomes durable together with the events or not at all, also when there are no events. It is
+    /// remembered for the log's window and then forgotten, by the times that calls name as `ingested_at_us`: no log
+    /// reads the clock. Of calls with the same key that run at the same time, one is appended; the others are answered
+    /// when that one is durable.
+    ///
+    /// # Errors
+    /// As `append`; `Corrupt` when a receipt of this key does not decode, and nothing of the call was appended then.
+    async fn append_once(
+        &self,
+        ingested_at_us: i64,
+        batches: Vec<(PartitionId, RecordBatch)>,
+        receipt: Receipt,
+    ) -> Result<Appended>;
+
     /// The durable end of each partition; changes after every append, in no smaller steps than appends.
     fn end(&self) -> watch::Receiver<Position>;
 
@@ -59,7 +79,8 @@ pub trait Log: std::fmt::Debug + Send + Sync {
     fn start(&self) -> Position;
 
     /// Events of one partition from `from` on, in order, without gaps: whole stored batches (the first cut to start at
-    /// `from`) until at least `rows_max` rows (at least one) are there or the end is reached. Empty at the end.
+    /// `from`) until at least `rows_max` rows (at least one) are there, or so many bytes that more should not be in memory
+    /// at once, or the end is reached. Empty at the end.
     ///
     /// # Errors
     /// `Corrupt` when a block does not decode or is missing; `Retryable` when `from` was trimmed or lies beyond the end
@@ -71,6 +92,21 @@ pub trait Log: std::fmt::Debug + Send + Sync {
     ///
     /// Keeping more than asked is legal; losing more is not. Offsets are never given again, also when nothing is left.
     async fn trim(&self, before: &Position) -> Result<()>;
+}
+
+/// About as many bytes of one partition are read at once, at most; one stored batch is never divided. So a reader's
+/// memory is bounded whatever the size of rows.
+const READ_BYTES_TARGET: usize = 16 << 20;
+
+/// Decodes a stored block and its schema message, outside of any log: for checks of what damaged bytes lead to.
+///
+/// # Errors
+/// `Corrupt`, unless every byte is as it was written.
+#[doc(hidden)]
+pub fn decode_block(block: &[u8], schema: &[u8]) -> Result<RecordBatch> {
+    let key = key::BlockKey { source: "", partition: PartitionId(0), base: Offset::BEGINNING };
+    let block = block::Block::open(key, block)?;
+    block.decode(block::BlockSchema::load(block.schema(), Some(schema), key)?)
 }
 
 /// What every `append` checks before it writes: partitions exist and batches have the source's columns. Answers the

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::READ_BYTES_TARGET;
 use crate::event::LogBatch;
 use crate::position::{Offset, OffsetRange, PartitionId};
 
@@ -50,12 +51,13 @@ impl Tail {
             return None;
         }
         let mut batches = Vec::new();
-        let mut rows = 0;
+        let (mut rows, mut bytes) = (0, 0);
         for entry in entries.range(first..) {
             let batch = starting_at(&entry.batch, from);
             rows += batch.range.len();
+            bytes += entry.bytes;
             batches.push(batch);
-            if rows >= rows_max {
+            if rows >= rows_max || bytes >= READ_BYTES_TARGET {
                 break;
             }
         }

@@ -20,7 +20,8 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Projection, SortExpr, TableSource, Volatility,
+    Aggregate, AggregateUDF, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, SortExpr, TableSource,
+    Volatility,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregateBuilder};
@@ -30,6 +31,8 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, Physic
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 
+use super::float_extreme::{FloatExtreme, is_float};
+use super::key_columns::key_only_columns;
 use super::rows::{MemoryRows, RowSource, RowTable};
 use super::session::plan_session;
 use super::stages::{Aggregation, ViewKind, ViewPlan};
@@ -37,6 +40,7 @@ use super::stored::stored_type;
 use crate::definition::ViewStatement;
 use crate::error::{Error, Result};
 use crate::event::{OFFSET_COLUMN, PARTITION_COLUMN};
+use crate::panics::catch_panic_of;
 use crate::source::SourceDefinition;
 
 /// Name of the table in a finish plan that each query replaces by a snapshot's rows.
@@ -48,12 +52,25 @@ const FINISHED_TABLE: &str = "__finished";
 /// `InvalidDefinition` at the statement's place when the view cannot be kept current by both layers; the reason says
 /// what to write instead.
 pub async fn compile(view: &ViewStatement, source: Arc<SourceDefinition>) -> Result<ViewPlan> {
-    let refuse = |refusal: Refusal| Error::InvalidDefinition {
-        line: view.line,
-        column: 1,
-        reason: format!("view \"{}\": {}", view.name, refusal.reason),
-        hint: refusal.hint,
-    };
+    // Constants are computed while planning, and the plans are tried out: a function that panics must not end the process.
+    catch_panic_of(compile_trusting(view, source)).await.unwrap_or_else(|words| {
+        Err(refuse(
+            view,
+            Refusal::new(
+                format!("planning it panicked: {words}"),
+                "this is a bug, please report it with the definition; another spelling may avoid it",
+            ),
+        ))
+    })
+}
+
+fn refuse(view: &ViewStatement, refusal: Refusal) -> Error {
+    let reason = format!("view \"{}\": {}", view.name, refusal.reason);
+    Error::InvalidDefinition { line: view.line, column: 1, reason, hint: refusal.hint }
+}
+
+async fn compile_trusting(view: &ViewStatement, source: Arc<SourceDefinition>) -> Result<ViewPlan> {
+    let refuse = |refusal: Refusal| refuse(view, refusal);
     let session = plan_session(1, Arc::new(RuntimeEnv::default()));
     let query = view.bind(&source)?;
     let analyzed = analyze(query, &source, &session).await.map_err(|error| refuse(error.into()))?;
@@ -83,19 +100,17 @@ pub async fn compile(view: &ViewStatement, source: Arc<SourceDefinition>) -> Res
     Ok(plan)
 }
 
-/// Runs all three plans over one event of default values (0, the empty string, ...): what DataFusion plans but cannot run is
-/// refused here and not at the first event. Errors that come from the values are none of the definition's.
+/// Runs all three plans over one event of default values (0, the empty string, ...): what DataFusion cannot plan, or plans but
+/// cannot run, is refused here and not at the first event. Errors that come from the values are none of the definition's.
 async fn try_out(plan: &ViewPlan, session: &SessionState) -> Result<(), Refusal> {
     let schema = &plan.source.event_schema;
     let values = schema.fields().iter().map(|field| ScalarValue::new_default(field.data_type())?.to_array());
     let event = RecordBatch::try_new(Arc::clone(schema), values.collect::<Result<Vec<_>, _>>()?)?;
     let rows = MemoryRows::new(Arc::clone(schema), vec![event]);
-    let run = async {
-        let states = plan.merge(plan.partial(Arc::new(rows), session).await?)?;
-        let finished = plan.finish_all(plan.from_stored(plan.to_stored(states)?)?, 1)?;
-        datafusion::physical_plan::collect(finished, session.task_ctx()).await
-    };
-    match run.await {
+    // Constants are computed here, so that a wrong one (`TIMESTAMP '2023-13-01'`) shows whatever the events are.
+    let states = plan.merge(plan.partial(Arc::new(rows), session).await?)?;
+    let finished = plan.finish_all(plan.from_stored(plan.to_stored(states)?)?, 1)?;
+    match datafusion::physical_plan::collect(finished, session.task_ctx()).await {
         Err(error @ (DataFusionError::Internal(_) | DataFusionError::NotImplemented(_))) => Err(error.into()),
         Err(DataFusionError::Context(_, error)) if matches!(error.as_ref(), DataFusionError::NotImplemented(_)) => {
             Err((*error).into())
@@ -307,7 +322,9 @@ async fn aggregate_pieces(
     let simplifier = simplifier(&input, session);
     let keys =
         aggregate.group_expr.iter().map(|key| simplifier.simplify(key.clone())).collect::<Result<Vec<_>, _>>()?;
-    let calls = calls.into_iter().map(|call| simplify_call(call, &simplifier)).collect::<Result<Vec<_>, _>>()?;
+    let calls = calls.into_iter().map(|call| order_floats(simplify_call(call, &simplifier)?, input.schema()));
+    let calls = calls.collect::<Result<Vec<_>, _>>()?;
+    let key_only_columns = key_only_columns(&input, &keys, &calls)?;
     let group_by = group_by(&keys, input.schema(), session)?;
     let lowered = calls.iter().map(|call| {
         let context = PhysicalPlanningContext::default();
@@ -328,7 +345,8 @@ async fn aggregate_pieces(
     let without_keys = aggregate.group_expr.is_empty();
     let hidden_keys = if without_keys { 1 } else { 0 };
     let finished = finished_rows(&finished_schema, hidden_keys, aggregate.schema.iter())?;
-    let mut aggregation = Aggregation { group_by, aggregates, filters, input_schema, state_starts, empty_state: None };
+    let mut aggregation =
+        Aggregation { group_by, aggregates, filters, input_schema, state_starts, key_only_columns, empty_state: None };
     if without_keys {
         aggregation.empty_state = Some(state_of_nothing(&aggregation, &state_schema, session).await?);
     }
@@ -339,7 +357,7 @@ async fn aggregate_pieces(
         state_schema,
         finished_schema,
         notes: calls.iter().filter_map(note).collect(),
-        kind: ViewKind::Aggregate(aggregation),
+        kind: ViewKind::Aggregate(Box::new(aggregation)),
     })
 }
 
@@ -368,6 +386,25 @@ fn simplify_call(call: Expr, simplifier: &ExprSimplifier) -> Result<Expr, DataFu
             }
             for sort in &mut params.order_by {
                 sort.expr = simplifier.simplify(sort.expr.clone())?;
+            }
+            Ok(Expr::AggregateFunction(call))
+        }
+        other => Ok(other),
+    }
+}
+
+/// Gives `min` and `max` of floats an order in which every value has a place; see `float_extreme`.
+fn order_floats(call: Expr, input: &DFSchema) -> Result<Expr, DataFusionError> {
+    match call {
+        Expr::Alias(mut alias) => {
+            alias.expr = Box::new(order_floats(*alias.expr, input)?);
+            Ok(Expr::Alias(alias))
+        }
+        Expr::AggregateFunction(mut call) => {
+            if let ([argument], Some(extreme)) = (call.params.args.as_slice(), FloatExtreme::of_name(call.func.name()))
+                && is_float(&argument.get_type(input)?)
+            {
+                call.func = Arc::new(AggregateUDF::from(extreme));
             }
             Ok(Expr::AggregateFunction(call))
         }

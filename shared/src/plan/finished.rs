@@ -24,14 +24,17 @@ use super::stages::{ViewKind, ViewPlan, cast, replace_scan, union};
 pub struct StateParts {
     /// Batch view, in the view's stored schema; with its number of rows.
     pub batch: Option<(Arc<dyn RowSource>, usize)>,
-    /// Realtime runs, in the view's state schema.
+    /// Realtime runs in memory, in the view's state schema.
     pub runs: Vec<RecordBatch>,
+    /// Realtime runs on disk, in the view's state schema; each with its number of rows.
+    pub stored_runs: Vec<(Arc<dyn RowSource>, usize)>,
 }
 
 impl StateParts {
     fn rows(&self) -> usize {
         let batch = self.batch.as_ref().map_or(0, |(_, rows)| *rows);
-        batch + self.runs.iter().map(RecordBatch::num_rows).sum::<usize>()
+        let stored: usize = self.stored_runs.iter().map(|(_, rows)| rows).sum();
+        batch + stored + self.runs.iter().map(RecordBatch::num_rows).sum::<usize>()
     }
 }
 
@@ -150,8 +153,11 @@ impl FinishedTable {
         let schema = Arc::new(Schema::project(&view.state_schema, &columns)?);
         let mut inputs = Vec::new();
         if let Some((batch, _)) = &self.parts.batch {
-            let stored = batch.scan(RowScan { predicate: self.stored_predicate(predicate.as_ref()), ..scan })?;
-            inputs.push(cast(stored, &schema)?);
+            let predicate = self.stored_predicate(predicate.as_ref());
+            inputs.push(cast(batch.scan(RowScan { predicate, ..scan.clone() })?, &schema)?);
+        }
+        for (run, _) in &self.parts.stored_runs {
+            inputs.push(run.scan(RowScan { predicate: None, ..scan.clone() })?);
         }
         let mut runs = self.parts.runs.clone();
         if let ViewKind::Aggregate(aggregation) = &view.kind {

@@ -17,15 +17,20 @@
 //! Nothing here executes plans on its own account except [`PartialProgram`], which is planned once and run for each
 //! micro-batch.
 
+mod bounded;
 mod compile;
+mod date_trunc;
 mod explain;
 mod finished;
+mod float_extreme;
+mod key_columns;
 mod program;
 mod rows;
 mod session;
 mod stages;
 mod stored;
 
+pub use bounded::{LengthBound, bounded_length};
 pub use compile::compile;
 pub use explain::ExplainedPlans;
 pub use finished::StateParts;

@@ -24,6 +24,11 @@ pub trait RowSource: Debug + Send + Sync + Any {
 
     /// A plan that gives the rows.
     fn scan(&self, scan: RowScan) -> Result<Arc<dyn ExecutionPlan>>;
+
+    /// The damage that a scan has met in the rows' files, if any; such a scan has failed.
+    fn damage(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// How rows are to be read.

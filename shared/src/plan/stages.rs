@@ -8,7 +8,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{LogicalPlan, TableScan};
+use datafusion::logical_expr::{LogicalPlan, TableScanBuilder};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column};
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
@@ -65,7 +65,7 @@ pub struct ViewPlan {
 #[derive(Debug)]
 pub(super) enum ViewKind {
     /// Groups events and aggregates each group.
-    Aggregate(Aggregation),
+    Aggregate(Box<Aggregation>),
     /// Filters and projects; a state row is an output row.
     Rows,
 }
@@ -81,6 +81,8 @@ pub(super) struct Aggregation {
     pub(super) input_schema: SchemaRef,
     /// First state column of each aggregate, counted from the first state column; one more element than aggregates.
     pub(super) state_starts: Vec<usize>,
+    /// Columns of the events that do nothing but name groups, as indices of the source's `event_schema`.
+    pub(super) key_only_columns: Vec<usize>,
     /// The states of no event, for views without keys: they have one row even over nothing.
     pub(super) empty_state: Option<arrow::array::RecordBatch>,
 }
@@ -114,6 +116,15 @@ impl ViewPlan {
     /// What a user should know of the view's costs and approximations, a sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Columns of the source's `event_schema` with which the view's partial plan only names groups. It takes them in any
+    /// type, and gives, like the merge plan after it, the keys in that type.
+    pub fn key_only_columns(&self) -> &[usize] {
+        match &self.kind {
+            ViewKind::Aggregate(aggregation) => &aggregation.key_only_columns,
+            ViewKind::Rows => &[],
+        }
     }
 
     /// The partial plan over `events` (rows of the source's `event_schema`): gives state rows, keys may repeat.
@@ -269,15 +280,18 @@ impl ViewPlan {
     }
 }
 
-/// `plan` with its one table replaced by `table`, which has the same columns.
+/// `plan` with its one table replaced by `table`, which has columns of the same names.
 pub(super) fn replace_scan(plan: &LogicalPlan, table: Arc<dyn TableProvider>) -> Result<LogicalPlan> {
     let source = provider_as_source(table);
     let replaced = plan.clone().transform_up(|node| match node {
         LogicalPlan::TableScan(scan) => {
-            let scan = TableScan { source: Arc::clone(&source), ..scan };
-            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+            let scan = TableScanBuilder::new(scan.table_name, Arc::clone(&source))
+                .with_projection(scan.projection)
+                .with_filters(scan.filters)
+                .with_fetch(scan.fetch);
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan.build()?)))
         }
-        other => Ok(Transformed::no(other)),
+        other => Ok(Transformed::yes(other.recompute_schema()?)),
     })?;
     Ok(replaced.data)
 }

@@ -1,5 +1,7 @@
 //! What one request carries, and the places between them.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 /// Consecutive rows of one input, as the body of one request.
@@ -11,6 +13,13 @@ pub(super) struct Chunk {
     pub(super) first_row: u64,
     /// The place behind the chunk's last row.
     pub(super) end: Mark,
+}
+
+impl Chunk {
+    /// Its rows as rows of the input, from 0.
+    pub(super) fn rows(&self) -> Range<u64> {
+        self.first_row..self.end.rows
+    }
 }
 
 /// A place between two rows of an input, with what is needed to recognize the input there later.

@@ -127,7 +127,7 @@ impl Reading {
     /// # Errors
     /// When it cannot be read, or its format is neither named nor recognized.
     pub(super) fn start(input: &Input, format: Option<Format>, limits: Limits) -> Result<Reading> {
-        match Reading::open(input, format, limits, None)? {
+        match Reading::open(input, format, limits, None, None)? {
             Resumed::Ready(reading) => Ok(reading),
             Resumed::Changed => bail!("\"{}\" changed while it was opened", input.name()),
         }
@@ -135,7 +135,24 @@ impl Reading {
 
     /// Opens an input behind a place that an earlier reading reached.
     pub(super) fn resume(input: &Input, format: Option<Format>, limits: Limits, mark: Mark) -> Result<Resumed> {
-        Reading::open(input, format, limits, Some(mark))
+        Reading::open(input, format, limits, Some(mark), None)
+    }
+
+    /// The chunk that an earlier reading cut from `start` to `end`, whatever has come behind it since; `None` when the
+    /// input is not what it was up to there.
+    pub(super) fn chunk_between(
+        input: &Input,
+        format: Option<Format>,
+        start: Mark,
+        end: Mark,
+    ) -> Result<Option<Chunk>> {
+        let limits = Limits { rows: end.rows.saturating_sub(start.rows), bytes: usize::MAX };
+        // Before the first row there is a header or nothing, and a mark of neither.
+        let start = (start.rows > 0).then_some(start);
+        match Reading::open(input, format, limits, start, Some(end))? {
+            Resumed::Ready(mut reading) => Ok(reading.next_chunk()?.filter(|chunk| chunk.end == end)),
+            Resumed::Changed => Ok(None),
+        }
     }
 
     /// The next rows; `None` when there are no more.
@@ -157,7 +174,13 @@ impl Reading {
         self.read.load(Ordering::Relaxed)
     }
 
-    fn open(input: &Input, format: Option<Format>, limits: Limits, mark: Option<Mark>) -> Result<Resumed> {
+    fn open(
+        input: &Input,
+        format: Option<Format>,
+        limits: Limits,
+        mark: Option<Mark>,
+        end: Option<Mark>,
+    ) -> Result<Resumed> {
         let cannot_read = || format!("cannot read \"{}\"", input.name());
         let read = Arc::new(AtomicU64::new(0));
         let counted = Counted { reader: input.open().with_context(cannot_read)?, count: Arc::clone(&read) };
@@ -167,7 +190,11 @@ impl Reading {
         let whole = Cursor::new(head).chain(reader);
         let chunks = match format {
             Recognized::Text(format) => {
-                let reader: Box<dyn Read + Send> = Box::new(whole);
+                let reader: Box<dyn Read + Send> = match end {
+                    // A last line without an end, which was a row then, may have grown.
+                    Some(end) if format.rows_may_end_with_the_text() => Box::new(whole.take(end.bytes)),
+                    _ => Box::new(whole),
+                };
                 let mut text = TextChunks::new(reader, format, limits)?;
                 if let Some(mark) = mark
                     && !text.skip_to(mark)?

@@ -8,16 +8,19 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use indicatif::HumanCount;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use watershed_shared::fault;
 use watershed_shared::position::PositionToken;
 
 use super::chunk::{Chunk, Limits, Mark};
 use super::display::Display;
 use super::input::{Format, Input, Reading, Resumed};
-use super::ledger::{Entry, Key, Ledger, Record, Stamp};
-use super::{IngestArgs, parse_position};
+use super::ledger::{Key, Ledger, Pending, Record, Stamp};
+use super::memory::{Memory, join};
+use super::producer::Producer;
+use super::{InDoubt, IngestArgs, parse_position};
 use crate::cli::table::printable;
 use crate::client::answer::Ingested;
-use crate::client::{Client, ClientError, Retry, raised};
+use crate::client::{Client, ClientError, RequestName, Retry, raised};
 
 /// Size of a request's body at which it is sent with however many rows it has.
 const BODY_BYTES: usize = 8 * 1024 * 1024;
@@ -84,7 +87,7 @@ impl Job {
                 memory.iter_mut().for_each(Memory::start_afresh);
                 self.send_chunks(input, None, memory).await?
             }
-            Plan::GoOn(mark) => self.send_chunks(input, Some(mark), memory).await?,
+            Plan::GoOn(mark) => self.send_chunks(input, (mark.rows > 0).then_some(mark), memory).await?,
         };
         if let Sent::Whole = sent {
             self.display.finished(input.size().unwrap_or(0));
@@ -124,17 +127,26 @@ impl Job {
             ));
             return Plan::Skip;
         }
-        self.display.say(&format!("{name}: going on behind row {rows}, the last that was acknowledged before"));
+        if record.mark.rows > 0 {
+            self.display.say(&format!("{name}: going on behind row {rows}, the last that was acknowledged before"));
+        }
         Plan::GoOn(record.mark)
     }
 
     async fn send_chunks(
         &mut self,
         input: &Arc<Input>,
-        from: Option<Mark>,
+        mut from: Option<Mark>,
         mut memory: Option<Memory>,
     ) -> Result<Sent> {
         let name = input.name();
+        let mut producer = None;
+        if let Some(memory) = &mut memory
+            && let Some(pending) = memory.record.pending.clone()
+        {
+            producer = self.settle(input, memory, pending).await?;
+            from = Some(memory.record.mark).filter(|mark| mark.rows > 0);
+        }
         let limits = Limits { rows: self.args.batch_rows, bytes: BODY_BYTES };
         let mut reader = ReadAhead::start(Arc::clone(input), self.args.format, limits, from);
         let mut last_row = from.map_or(0, |mark| mark.rows);
@@ -149,14 +161,11 @@ impl Job {
             };
             let Some(next) = next else { break };
             let (chunk, bytes_read) = next.with_context(|| name.clone())?;
-            let (first_row, end) = (chunk.first_row, chunk.end);
-            let answer = self.send(chunk, &name, memory.is_some()).await?;
-            let position = answer.position.as_deref().map(parse_position).transpose()?;
-            if let Some(memory) = &mut memory {
-                memory.acknowledge(end, &answer, position.as_ref())?;
-            }
-            self.count(&answer, position, &name, first_row, end.rows);
-            self.display.acknowledged(&name, answer.accepted, bytes_read);
+            let (rows, end) = (chunk.rows(), chunk.end);
+            let answer = self.send_next(chunk, &mut producer, memory.as_mut()).await;
+            let answer = answer.map_err(|error| unsent(&error, &name, rows.clone(), memory.is_some()))?;
+            fault::point("ingest.acknowledged");
+            self.take(answer, memory.as_mut(), &name, rows, end, bytes_read)?;
             last_row = end.rows;
         }
         reader.task.await.with_context(|| format!("the reader of {name} crashed"))?;
@@ -167,9 +176,92 @@ impl Job {
         Ok(Sent::Whole)
     }
 
+    /// Sends the request that was under way when the last call ended, under its old name, so that its rows are there
+    /// once. Answers the producer to go on with, if it is still known.
+    async fn settle(&mut self, input: &Arc<Input>, memory: &mut Memory, pending: Pending) -> Result<Option<Producer>> {
+        let (name, start, end) = (input.name(), memory.record.mark, pending.end);
+        let rows = start.rows..end.rows;
+        let between = format!("rows {} to {}", HumanCount(rows.start + 1), HumanCount(rows.end));
+        let (again, format) = (Arc::clone(input), self.args.format);
+        let chunk = tokio::task::spawn_blocking(move || Reading::chunk_between(&again, format, start, end)).await;
+        let Some(chunk) = chunk.with_context(|| format!("the reader of {name} crashed"))?? else {
+            bail!(
+                "{name}: {between} were under way when the last call ended, and the file has changed up to there since, \
+                 so nothing of it was sent; --again sends all of it"
+            );
+        };
+        self.display.say(&format!("{name}: {between} were under way when the last call ended; making sure of them"));
+        let request = RequestName { producer: pending.producer.clone(), sequence: pending.sequence };
+        let known = Some(Producer::behind(&pending));
+        let error = match self.send(chunk, &request).await {
+            Ok(answer) => {
+                self.take(answer, Some(memory), &name, rows, end, 0)?;
+                return Ok(known);
+            }
+            Err(error) => error,
+        };
+        let refused = error.downcast_ref().and_then(|error: &ClientError| error.problem()?.kind());
+        match (refused.as_deref(), self.args.in_doubt) {
+            // The same rows were written differently then, for instance by another version of this command.
+            (Some("idempotency-key-reused"), _) => {
+                self.display
+                    .say(&format!("{name}: {between} had arrived; rejected ones among them are not known any more"));
+                self.take(Ingested::of_rows(rows.end - rows.start), Some(memory), &name, rows, end, 0)?;
+                Ok(known)
+            }
+            (Some("sequence-out-of-order"), None) => bail!(
+                "{name}: {between} were sent before, and the platform does not remember any more whether it accepted them; \
+                 find out, and say --in-doubt skip if they are there, or --in-doubt send if not; nothing was sent now"
+            ),
+            (Some("sequence-out-of-order"), Some(InDoubt::Send)) => {
+                memory.withdraw()?;
+                Ok(None)
+            }
+            (Some("sequence-out-of-order"), Some(InDoubt::Skip)) => {
+                memory.acknowledge(end, &Ingested::of_rows(0), None)?;
+                Ok(None)
+            }
+            // Whether it was accepted the first time, this refusal does not say; so the record stays.
+            _ => Err(anyhow!("{name}: cannot make sure of {between}: {error:#}; the same command tries again")),
+        }
+    }
+
+    /// Sends the next chunk under the producer's next name, which is remembered before.
+    async fn send_next(
+        &self,
+        chunk: Chunk,
+        producer: &mut Option<Producer>,
+        mut memory: Option<&mut Memory>,
+    ) -> Result<Ingested> {
+        let producer = match producer.take().filter(|producer| !producer.is_stale()) {
+            Some(known) => producer.insert(known),
+            None => producer.insert(self.introduce_producer().await?),
+        };
+        let request = producer.next_request();
+        if let Some(memory) = &mut memory {
+            memory.intend(&request, chunk.end)?;
+        }
+        fault::point("ingest.intended");
+        let answer = self.send(chunk, &request).await;
+        match (&answer, memory) {
+            (Ok(_), _) => producer.answered(),
+            (Err(error), Some(memory)) if changed_nothing(error) => memory.withdraw()?,
+            _ => {}
+        }
+        answer
+    }
+
+    /// A producer that the platform knows from its first request, which carries no rows.
+    async fn introduce_producer(&self) -> Result<Producer> {
+        let mut producer = Producer::new();
+        let nothing =
+            Chunk { body: Vec::new(), content_type: "application/x-ndjson", first_row: 0, end: Mark::default() };
+        self.send(nothing, &producer.next_request()).await?;
+        Ok(producer)
+    }
+
     /// Sends one chunk, patiently.
-    async fn send(&self, chunk: Chunk, name: &str, remembered: bool) -> Result<Ingested> {
-        let rows = chunk.first_row..chunk.end.rows;
+    async fn send(&self, chunk: Chunk, request: &RequestName) -> Result<Ingested> {
         let said = Mutex::new(String::new());
         let say_pause = |error: &ClientError, _: Duration| {
             let cause = error.cause();
@@ -183,16 +275,35 @@ impl Job {
         let retry = Retry {
             patience: Duration::from_secs(self.args.retry_for),
             reconnect: true,
-            repeatable: false,
+            repeatable: true,
             on_pause: &say_pause,
             give_up: Some(self.interrupts.clone()),
         };
         let mut interrupts = self.interrupts.clone();
-        let answer = tokio::select! {
-            answer = self.client.send_events(&self.args.source, chunk.content_type, chunk.body, retry) => answer,
+        let (source, content_type) = (&self.args.source, chunk.content_type);
+        tokio::select! {
+            answer = self.client.send_events(source, content_type, chunk.body, request, retry) => answer,
             () = raised(&mut interrupts, 2) => Err(anyhow!("stopped before the answer came")),
-        };
-        answer.map_err(|error| unsent(&error, name, rows, remembered))
+        }
+    }
+
+    /// Remembers an acknowledgement and shows it.
+    fn take(
+        &mut self,
+        answer: Ingested,
+        memory: Option<&mut Memory>,
+        name: &str,
+        rows: Range<u64>,
+        end: Mark,
+        bytes_read: u64,
+    ) -> Result<()> {
+        let position = answer.position.as_deref().map(parse_position).transpose()?;
+        if let Some(memory) = memory {
+            memory.acknowledge(end, &answer, position.as_ref())?;
+        }
+        self.count(&answer, position, name, rows.start, rows.end);
+        self.display.acknowledged(name, answer.accepted, bytes_read);
+        Ok(())
     }
 
     /// Takes an acknowledgement into the totals and describes rejected rows.
@@ -217,39 +328,6 @@ impl Job {
                 first_row + 1
             ));
         }
-    }
-}
-
-/// What is remembered of one file while it is being sent.
-struct Memory {
-    entry: Entry,
-    record: Record,
-    /// What the file looked like when this call began.
-    stamp: Stamp,
-}
-
-impl Memory {
-    fn start_afresh(&mut self) {
-        self.record = Record::nothing(self.stamp);
-    }
-
-    fn acknowledge(&mut self, end: Mark, answer: &Ingested, position: Option<&PositionToken>) -> Result<()> {
-        let record = &mut self.record;
-        record.stamp = self.stamp;
-        record.mark = end;
-        record.accepted += answer.accepted;
-        record.rejected += answer.rejected;
-        record.complete = false;
-        if let Some(position) = position {
-            join(&mut record.position, position.clone());
-        }
-        self.entry.save(record.clone())
-    }
-
-    fn complete(&mut self) -> Result<()> {
-        self.record.stamp = self.stamp;
-        self.record.complete = true;
-        self.entry.save(self.record.clone())
     }
 }
 
@@ -299,8 +377,13 @@ fn open(input: &Input, format: Option<Format>, limits: Limits, from: Option<Mark
 /// Says of a chunk without acknowledgement what is known of it and what to do.
 fn unsent(error: &Error, name: &str, chunk_rows: Range<u64>, remembered: bool) -> Error {
     let (first, last) = (HumanCount(chunk_rows.start + 1), HumanCount(chunk_rows.end));
-    let unchanged = error.downcast_ref().is_some_and(ClientError::changed_nothing);
-    let fate = if unchanged { "none of them was accepted" } else { "whether they were accepted is unknown" };
+    let fate = match (changed_nothing(error), remembered) {
+        (true, _) => "none of them was accepted",
+        (false, true) => {
+            "whether they were accepted is unknown; the same command sends them again, and each counts once"
+        }
+        (false, false) => "whether they were accepted is unknown",
+    };
     let before = match (chunk_rows.start, remembered) {
         (0, _) => "",
         (_, true) => "; all rows before them are acknowledged, and the same command goes on behind those",
@@ -309,9 +392,6 @@ fn unsent(error: &Error, name: &str, chunk_rows: Range<u64>, remembered: bool) -
     anyhow!("{name}: cannot send rows {first} to {last}: {error:#}; {fate}{before}")
 }
 
-fn join(joined: &mut Option<PositionToken>, other: PositionToken) {
-    match joined {
-        Some(joined) => joined.position.join(&other.position),
-        None => *joined = Some(other),
-    }
+fn changed_nothing(error: &Error) -> bool {
+    error.downcast_ref().is_some_and(ClientError::changed_nothing)
 }

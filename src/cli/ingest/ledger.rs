@@ -2,7 +2,8 @@
 //!
 //! One small JSON file for each file, source and platform, in a folder of the user's state directory: calls that run at
 //! the same time never write to the same one, and a lock keeps two from sending the same file. A record is replaced as a
-//! whole and synced after every acknowledged chunk, before the next chunk is sent.
+//! whole and synced twice for every chunk: before it is sent, with the name of its request, and when it is acknowledged.
+//! So the request that is under way when the command is killed can be sent again under its name.
 
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{ErrorKind, Write};
@@ -15,7 +16,8 @@ use watershed_shared::position::PositionToken;
 
 use super::chunk::Mark;
 
-const FORMAT_VERSION: u32 = 1;
+/// Version 1 did not know of requests under way; its records are read.
+const FORMAT_VERSIONS: std::ops::RangeInclusive<u32> = 1..=2;
 
 /// A folder of records.
 #[derive(Debug)]
@@ -54,6 +56,18 @@ pub(super) struct Record {
     pub(super) complete: bool,
     /// What the acknowledgements covered, joined.
     pub(super) position: Option<PositionToken>,
+    /// The request that was sent after `mark` and whose answer is not known.
+    #[serde(default)]
+    pub(super) pending: Option<Pending>,
+}
+
+/// A request under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pending {
+    pub(super) producer: String,
+    pub(super) sequence: u64,
+    /// The place behind its last row.
+    pub(super) end: Mark,
 }
 
 /// What tells cheaply that a file has not changed.
@@ -66,7 +80,15 @@ pub(super) struct Stamp {
 impl Record {
     /// Of a file of which nothing has been acknowledged.
     pub(super) fn nothing(stamp: Stamp) -> Record {
-        Record { stamp, mark: Mark::default(), accepted: 0, rejected: 0, complete: false, position: None }
+        Record {
+            stamp,
+            mark: Mark::default(),
+            accepted: 0,
+            rejected: 0,
+            complete: false,
+            position: None,
+            pending: None,
+        }
     }
 }
 
@@ -129,10 +151,15 @@ impl Ledger {
 impl Entry {
     /// Replaces the record; it is on disk when this returns.
     pub(super) fn save(&mut self, record: Record) -> Result<()> {
-        let stored = Stored { version: FORMAT_VERSION, key: self.key.clone(), record };
+        let stored = Stored { version: *FORMAT_VERSIONS.end(), key: self.key.clone(), record };
         let replacement = self.path.with_extension("new");
         write(&replacement, &stored)
             .and_then(|()| fs::rename(&replacement, &self.path))
+            .and_then(|()| match &stored.record.pending {
+                // What the record says is about to be done. Of what has been done, the record before says enough.
+                Some(_) => sync_folder(&self.path),
+                None => Ok(()),
+            })
             .with_context(|| format!("cannot remember what was acknowledged in \"{}\"", self.path.display()))?;
         self.record = Some(stored.record);
         Ok(())
@@ -146,7 +173,7 @@ fn read(path: &Path, key: &Key) -> Result<Option<Record>> {
         Err(error) => return Err(error.into()),
     };
     let stored: Stored = serde_json::from_slice(&bytes)?;
-    if stored.version != FORMAT_VERSION {
+    if !FORMAT_VERSIONS.contains(&stored.version) {
         bail!("it was written by another version of the command");
     }
     if stored.key != *key {
@@ -159,6 +186,14 @@ fn write(path: &Path, stored: &Stored) -> std::io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(&serde_json::to_vec_pretty(stored)?)?;
     file.sync_data()
+}
+
+/// Makes a rename survive a power cut.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 /// A name that people recognize and that is distinct for each key.
@@ -192,7 +227,13 @@ mod tests {
             rejected: 0,
             complete: false,
             position: "edits=3,4".parse().ok(),
+            pending: None,
         }
+    }
+
+    fn pending(rows: u64) -> Option<Pending> {
+        let end = Mark { rows: rows + 2, bytes: 77, checksum: 1 };
+        Some(Pending { producer: "ingest-00".into(), sequence: 4, end })
     }
 
     #[test]
@@ -202,6 +243,10 @@ mod tests {
         let mut entry = ledger.entry(key("edits")).unwrap();
         assert_eq!(entry.record, None);
         entry.save(record(7)).unwrap();
+        entry.save(Record { pending: pending(7), ..record(7) }).unwrap();
+        drop(entry);
+        let mut entry = ledger.entry(key("edits")).unwrap();
+        assert_eq!(entry.record, Some(Record { pending: pending(7), ..record(7) }));
         entry.save(record(8)).unwrap();
         drop(entry);
         assert_eq!(ledger.entry(key("edits")).unwrap().record, Some(record(8)));
@@ -232,17 +277,25 @@ mod tests {
     }
 
     #[test]
-    fn stored_form_stays_readable() {
-        let sample = r#"{"version":1,"url":"http://127.0.0.1:8080/","source":"edits","file":"/data/über uns.ndjson",
-            "stamp":{"size":100,"modified_ns":1700000000123456789},
-            "mark":{"rows":8,"bytes":55,"checksum":3735928559},
-            "accepted":8,"rejected":0,"complete":false,"position":"edits=3,4"}"#;
+    fn stored_forms_of_all_versions_stay_readable() {
         let folder = tempfile::tempdir().unwrap();
-        let name = "beruns.ndjson-".to_owned();
-        assert!(entry_name(&key("edits")).starts_with(&name));
-        fs::write(folder.path().join(format!("{}.json", entry_name(&key("edits")))), sample).unwrap();
-        let ledger = Ledger::open(folder.path().to_owned()).unwrap();
-        assert_eq!(ledger.entry(key("edits")).unwrap().record, Some(record(8)));
+        let name = entry_name(&key("edits"));
+        assert!(name.starts_with("beruns.ndjson-"), "{name}");
+        let read = |version: u32, pending: &str| {
+            let sample = format!(
+                r#"{{"version":{version},"url":"http://127.0.0.1:8080/","source":"edits","file":"/data/über uns.ndjson",
+                "stamp":{{"size":100,"modified_ns":1700000000123456789}},
+                "mark":{{"rows":8,"bytes":55,"checksum":3735928559}},
+                "accepted":8,"rejected":0,"complete":false,"position":"edits=3,4"{pending}}}"#
+            );
+            fs::write(folder.path().join(format!("{name}.json")), sample).unwrap();
+            Ledger::open(folder.path().to_owned()).unwrap().entry(key("edits")).map(|entry| entry.record)
+        };
+        let under_way = r#","pending":{"producer":"ingest-00","sequence":4,"end":{"rows":10,"bytes":77,"checksum":1}}"#;
+        assert_eq!(read(1, "").unwrap(), Some(record(8)));
+        assert_eq!(read(2, r#","pending":null"#).unwrap(), Some(record(8)));
+        assert_eq!(read(2, under_way).unwrap(), Some(Record { pending: pending(8), ..record(8) }));
+        assert!(format!("{:#}", read(3, "").unwrap_err()).contains("another version"));
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8, "the published test value");
     }
 }

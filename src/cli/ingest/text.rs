@@ -34,6 +34,11 @@ pub(super) enum TextFormat {
 }
 
 impl TextFormat {
+    /// Whether the end of the text ends its last row too.
+    pub(super) fn rows_may_end_with_the_text(self) -> bool {
+        matches!(self, TextFormat::Lines | TextFormat::Csv)
+    }
+
     fn content_type(self) -> &'static str {
         match self {
             TextFormat::Lines => "application/x-ndjson",

@@ -18,10 +18,10 @@ use watershed_shared::log::Partitioner;
 use watershed_shared::position::{OffsetRange, Position, PositionToken};
 use watershed_shared::source::SourceDefinition;
 
-use super::events::{COLUMNS, Event, to_ndjson};
-use super::one_pass;
 use super::schedule::{Schedule, Step};
-use super::views::ViewSpec;
+use crate::model::events::{COLUMNS, Event, to_ndjson};
+use crate::model::one_pass;
+use crate::model::views::ViewSpec;
 
 const VIEW_NAMES: [&str; 3] = ["v0", "v1", "v2"];
 
@@ -235,7 +235,8 @@ impl Driver {
             ensure!(answer.as_of.sources["events"].offsets == as_of, "as of {:?}, not {as_of:?}", answer.as_of);
             let truth =
                 one_pass::rows(spec, &self.source, &self.accepted).await.with_context(|| spec.definition(name))?;
-            let equal = one_pass::ensure_equal(spec, one_pass::to_rows(&answer.batches)?, truth);
+            let equal =
+                one_pass::ensure_equal(&|column| spec.tolerance(column), one_pass::to_rows(&answer.batches)?, truth);
             equal.with_context(|| format!("{} answers as of {:?}", spec.definition(name), answer.as_of))?;
             self.checks += 1;
         }

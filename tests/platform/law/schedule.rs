@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::events::{Event, events};
-use super::views::{ViewSpec, views};
+use crate::model::events::{Event, events};
+use crate::model::views::{ViewSpec, views};
 
 /// A platform's life.
 #[derive(Debug, Clone)]

@@ -215,7 +215,7 @@ struct Views {
 }
 
 /// Starts `watershed run` on a free port and waits until it listens; returns the process, its output and its URL.
-fn spawn(folder: &Path) -> Result<(Child, Receiver<String>, String)> {
+pub(crate) fn spawn(folder: &Path) -> Result<(Child, Receiver<String>, String)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
     command.arg("run").arg(folder.join("project")).arg("--data").arg(folder.join("data"));
     command.args(["--http", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

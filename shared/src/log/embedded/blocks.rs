@@ -7,9 +7,9 @@ use arrow::datatypes::SchemaRef;
 use rocksdb::{DB, DBRawIterator, ReadOptions};
 
 use super::super::block::{Block, BlockSchema, corrupt};
-use super::super::check_readable;
 use super::super::key::{BlockKey, schema_key};
 use super::super::tail::starting_at;
+use super::super::{READ_BYTES_TARGET, check_readable};
 use super::log_error;
 use super::state::LogState;
 use crate::error::{Error, Result};
@@ -30,7 +30,8 @@ pub(super) fn read_blocks(
     blocks.seek_for_prev(first.to_bytes());
     let mut batches: Vec<LogBatch> = Vec::new();
     let mut next = offsets.start;
-    while next < offsets.end && next.0 - offsets.start.0 < rows_max as u64 {
+    let mut bytes = 0;
+    while next < offsets.end && next.0 - offsets.start.0 < rows_max as u64 && bytes < READ_BYTES_TARGET {
         let found = blocks.item().and_then(|(key, value)| Some((first.parse(key)?, value)));
         let Some((key, value)) = found else {
             blocks.status().map_err(refused)?;
@@ -46,6 +47,7 @@ pub(super) fn read_blocks(
         let columns = columns(db, log, &block, key)?;
         let batch =
             LogBatch { partition, range, ingested_at_us: block.ingested_at_us(), events: block.decode(columns)? };
+        bytes += batch.events.get_array_memory_size();
         batches.push(starting_at(&batch, next));
         next = range.end();
         blocks.next();

@@ -13,6 +13,7 @@ use super::blocks::{block_holding, first_offset_after_blocks};
 use super::{durable, lock, log_error};
 use crate::error::{Error, Result};
 use crate::event::LogBatch;
+use crate::fault;
 use crate::position::{Offset, PartitionId, Position};
 use crate::source::SourceDefinition;
 
@@ -43,6 +44,7 @@ impl LogState {
         let schema = BlockSchema::of(&source.columns)?;
         let start = load_start(db, name, source.partitions)?;
         register(db, name, &schema, &start).map_err(|error| log_error("open", name, error))?;
+        fault::point("log.after_register");
         let mut end = start.clone();
         for (partition, _) in start.iter() {
             let key = BlockKey { source: name, partition, base: Offset::BEGINNING };
@@ -102,7 +104,9 @@ impl LogState {
         }
         // First refuse, then delete, so that a reader who finds its block gone can tell that it was trimmed.
         self.forget(&start);
+        fault::point("log.before_trim");
         db.write_opt(writes, &durable()).map_err(|error| log_error("trim", &self.source, error))?;
+        fault::point("log.after_trim");
         *durable_start = start;
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod damage;
+
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Waker};
@@ -14,7 +16,7 @@ use super::super::key::schema_key;
 use super::*;
 use crate::error::ErrorKind;
 
-const P0: PartitionId = PartitionId(0);
+pub(super) const P0: PartitionId = PartitionId(0);
 const P1: PartitionId = PartitionId(1);
 
 /// Each source in a store of its own.
@@ -43,7 +45,8 @@ async fn embedded_log_keeps_the_rules_of_the_port() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded_log_keeps_the_rules_of_the_port_without_a_tail_and_a_queue() -> Result<()> {
-    let options = LogStoreOptions { tail_bytes_max: 0, queue_bytes_max: 1, group_bytes_target: 1 };
+    let options =
+        LogStoreOptions { tail_bytes_max: 0, queue_bytes_max: 1, group_bytes_target: 1, ..LogStoreOptions::default() };
     conformance::check_all(&EmbeddedLogs { folder: TestFolder::new("conformance-disk"), options }).await
 }
 
@@ -274,16 +277,17 @@ async fn store_refuses_what_would_hide_or_mix_events() -> Result<()> {
     let db = open_db(&folder.0).unwrap();
     db.put(FORMAT_KEY, [STORE_VERSION + 1]).unwrap();
     drop(db);
-    check_refused(LogStore::open(&folder.0), "format version");
+    let newer = LogStore::open(&folder.0);
+    assert!(matches!(&newer, Err(Error::NewerFormat { found: 2, known: 1, .. })), "{newer:?}");
     Ok(())
 }
 
 /// Polls once: an append takes its place in the queue.
-fn is_pending<T>(append: &mut Pin<Box<dyn Future<Output = T> + Send + '_>>) -> bool {
+pub(super) fn is_pending<T>(append: &mut Pin<Box<dyn Future<Output = T> + Send + '_>>) -> bool {
     append.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
-fn check_corrupt<T: std::fmt::Debug>(result: Result<T>, place: &str) {
+pub(super) fn check_corrupt<T: std::fmt::Debug>(result: Result<T>, place: &str) {
     match result {
         Err(Error::Corrupt { what, .. }) if what.contains(place) => {}
         other => panic!("not the damage at {place}: {other:?}"),
@@ -297,7 +301,7 @@ fn check_refused<T: std::fmt::Debug>(result: Result<T>, reason: &str) {
     }
 }
 
-fn position<const N: usize>(offsets: [u64; N]) -> Position {
+pub(super) fn position<const N: usize>(offsets: [u64; N]) -> Position {
     Position::new(offsets.map(Offset).to_vec())
 }
 
@@ -310,10 +314,10 @@ async fn values(log: &EmbeddedLog, from: u64) -> Result<Vec<i64>> {
 }
 
 /// A folder that goes with the test.
-struct TestFolder(PathBuf);
+pub(super) struct TestFolder(pub(super) PathBuf);
 
 impl TestFolder {
-    fn new(name: &str) -> TestFolder {
+    pub(super) fn new(name: &str) -> TestFolder {
         let path = std::env::temp_dir().join(format!("watershed-log-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         TestFolder(path)

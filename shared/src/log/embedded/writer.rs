@@ -2,10 +2,16 @@
 //!
 //! Offsets are given here and nowhere else, so they follow the order in which appends were taken. When a write fails,
 //! no end moves, and the next group is given the same offsets.
+//!
+//! Here too it is decided whether an append's receipt is new: against those on disk and those of the group that is being
+//! made, so that of two equal appends that wait together only the first gets offsets. Receipts are in the same write as
+//! the events.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::concat_batches;
@@ -14,10 +20,15 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::super::block::BlockEncoder;
+use super::super::receipt::{Appended, MemoryReceipts, Receipt, recall};
+use super::acknowledged::Acknowledged;
+use super::receipts::{SourceReceipts, StoredReceipts};
 use super::state::LogState;
 use super::{LogStoreOptions, durable, lock, log_error};
+use crate::disk::{free_bytes, says_full};
 use crate::error::{Error, Result};
 use crate::event::LogBatch;
+use crate::fault;
 use crate::position::{Offset, OffsetRange, PartitionId, Position};
 
 /// Small batches of one partition and time are joined to blocks of up to this many rows. More would copy much for
@@ -47,37 +58,60 @@ pub(super) struct Append {
     log: Arc<LogState>,
     ingested_at_us: i64,
     batches: Vec<(PartitionId, RecordBatch, usize)>,
+    receipt: Option<Receipt>,
     bytes: usize,
 }
 
+/// Where the answer to an append goes.
+type Reply = oneshot::Sender<Result<Appended>>;
+
 #[derive(Debug)]
 enum Message {
-    Append(Append, oneshot::Sender<Result<Position>>, OwnedSemaphorePermit),
+    Append(Append, Reply, OwnedSemaphorePermit),
     Close,
 }
 
 impl Append {
     /// The call with the bytes of its rows.
-    pub(super) fn new(log: Arc<LogState>, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Append {
+    pub(super) fn new(
+        log: Arc<LogState>,
+        ingested_at_us: i64,
+        batches: Vec<(PartitionId, RecordBatch)>,
+        receipt: Option<Receipt>,
+    ) -> Append {
         let with_bytes = |(partition, batch): (PartitionId, RecordBatch)| {
             let bytes = row_bytes(&batch);
             (partition, batch, bytes)
         };
         let batches: Vec<_> = batches.into_iter().map(with_bytes).collect();
-        let bytes = batches.iter().map(|(_, _, bytes)| bytes).sum();
-        Append { log, ingested_at_us, batches, bytes }
+        let bytes: usize = batches.iter().map(|(_, _, bytes)| bytes).sum();
+        let bytes = bytes + receipt.as_ref().map_or(0, |receipt| receipt.answer.len());
+        Append { log, ingested_at_us, batches, receipt, bytes }
     }
 }
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(db: Arc<DB>, options: &LogStoreOptions) -> std::io::Result<Writer> {
+    pub(super) fn start(
+        db: Arc<DB>,
+        receipts: StoredReceipts,
+        folder: &Path,
+        options: &LogStoreOptions,
+        acknowledged: Acknowledged,
+    ) -> std::io::Result<Writer> {
         let permits_max = u32::try_from(options.queue_bytes_max / PERMIT_BYTES).unwrap_or(u32::MAX).max(1);
         let (queue, messages) = mpsc::unbounded_channel();
         let (alive, finished) = watch::channel(());
         let group_commits = Arc::new(AtomicU64::new(0));
-        let mut group_writer =
-            GroupWriter { db, encoder: BlockEncoder::default(), commits: Arc::clone(&group_commits) };
+        let disk = Disk { folder: folder.to_owned(), free_bytes_min: options.disk_free_bytes_min };
+        let mut group_writer = GroupWriter {
+            db,
+            encoder: BlockEncoder::default(),
+            receipts,
+            commits: Arc::clone(&group_commits),
+            acknowledged,
+            disk,
+        };
         let group_bytes_target = options.group_bytes_target;
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
             let _alive = alive;
@@ -87,8 +121,8 @@ impl Writer {
         Ok(Writer { budget, permits_max, queue, group_commits, finished, thread: Mutex::new(Some(thread)) })
     }
 
-    /// What `Log::append` promises.
-    pub(super) async fn append(&self, append: Append) -> Result<Position> {
+    /// What `Log::append` and `Log::append_once` promise.
+    pub(super) async fn append(&self, append: Append) -> Result<Appended> {
         let log = Arc::clone(&append.log);
         let closed = || Error::LogClosed { name: log.source.clone() };
         let permits = u32::try_from(append.bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.permits_max);
@@ -139,7 +173,10 @@ impl Drop for Writer {
 struct GroupWriter {
     db: Arc<DB>,
     encoder: BlockEncoder,
+    receipts: StoredReceipts,
     commits: Arc<AtomicU64>,
+    acknowledged: Acknowledged,
+    disk: Disk,
 }
 
 impl GroupWriter {
@@ -150,7 +187,7 @@ impl GroupWriter {
             let mut next = Some(first);
             while let Some(message) = next {
                 match message {
-                    Message::Append(append, reply, permit) => group.add(append, reply, permit),
+                    Message::Append(append, reply, permit) => group.add(append, reply, permit, &self.receipts),
                     Message::Close => is_open = false,
                 }
                 next = if is_open && group.bytes < group_bytes_target { messages.try_recv().ok() } else { None };
@@ -161,28 +198,30 @@ impl GroupWriter {
 
     /// Writes the group, publishes its events, then answers its callers.
     fn commit(&mut self, group: Group) {
-        let Group { logs, waiting, .. } = group;
-        let failure = match self.write(logs) {
+        let Group { logs, mut waiting, newest_us, .. } = group;
+        if fault::has_defect("log.acknowledge_before_write") {
+            answer(std::mem::take(&mut waiting), None);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let failure = match self.write(logs, newest_us) {
             Ok(written) => {
                 written.into_iter().for_each(|(log, batches, end)| log.publish(batches, end));
                 None
             }
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some((error.is_full(), error.to_string())),
         };
-        for Waiting { log, reply, answer, permit } in waiting {
-            let answer = match &failure {
-                None => Ok(answer),
-                Some(reason) => Err(log_error("append to", &log.source, reason)),
-            };
-            // Fails when the caller has gone away.
-            let _ = reply.send(answer);
-            drop(permit);
-        }
+        fault::point("log.before_answer");
+        answer(waiting, failure);
     }
 
-    fn write(&mut self, logs: Vec<JoinedAppends>) -> Result<Vec<Written>, WriteFailure> {
-        let logs = logs.into_iter().map(JoinedAppends::join).collect::<Result<Vec<_>>>()?;
+    fn write(&mut self, logs: Vec<JoinedAppends>, newest_us: i64) -> Result<Vec<Written>, WriteFailure> {
         let mut writes = WriteBatch::new();
+        let has_receipts = logs.iter().any(|log| !log.receipts.is_empty());
+        let next_generation = self.receipts.next_generation(newest_us, has_receipts);
+        for JoinedAppends { log, receipts, .. } in &logs {
+            self.receipts.put(&mut writes, next_generation, &log.source, receipts);
+        }
+        let logs = logs.into_iter().map(JoinedAppends::join).collect::<Result<Vec<_>>>()?;
         for (log, batches, _) in &logs {
             for batch in batches {
                 let block = self.encoder.encode(&log.schema, batch.ingested_at_us, &batch.events)?;
@@ -190,10 +229,63 @@ impl GroupWriter {
             }
         }
         if !writes.is_empty() {
+            self.disk.check()?;
+            if let Some(next) = next_generation {
+                self.receipts.put_generation(&mut writes, next);
+            }
+            fault::point("log.before_write");
             self.db.write_opt(writes, &durable())?;
+            fault::point("log.after_write");
+            self.acknowledged.note(self.db.latest_sequence_number());
+            if let Some(next) = next_generation {
+                self.receipts.begin(next);
+            }
             self.commits.fetch_add(1, Ordering::Relaxed);
         }
         Ok(logs)
+    }
+}
+
+/// Tells the callers of a group that it is durable, or why it is not.
+fn answer(waiting: Vec<Waiting>, failure: Option<(bool, String)>) {
+    for Waiting { log, reply, answer, permit } in waiting {
+        let answer = match &failure {
+            None => Ok(answer),
+            Some((true, reason)) => Err(Error::LogFull { name: log.source.clone(), reason: reason.clone() }),
+            Some((false, reason)) => Err(log_error("append to", &log.source, reason)),
+        };
+        // Fails when the caller has gone away.
+        let _ = reply.send(answer);
+        drop(permit);
+    }
+}
+
+/// The disk of the store, on which some room is to be left.
+struct Disk {
+    folder: PathBuf,
+    free_bytes_min: u64,
+}
+
+/// The disk has less free than is to be left.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the disk of \"{}\" has {free} bytes free, fewer than ingest.disk_free_bytes_min = {free_min}", folder.display()
+)]
+struct NoRoom {
+    folder: PathBuf,
+    free: u64,
+    free_min: u64,
+}
+
+impl Disk {
+    fn check(&self) -> Result<(), NoRoom> {
+        match free_bytes(&self.folder) {
+            Ok(free) if free < self.free_bytes_min => {
+                Err(NoRoom { folder: self.folder.clone(), free, free_min: self.free_bytes_min })
+            }
+            // The write itself finds out what a file system that does not tell has room for.
+            _ => Ok(()),
+        }
     }
 }
 
@@ -207,6 +299,18 @@ enum WriteFailure {
     Encode(#[from] Error),
     #[error(transparent)]
     Store(#[from] rocksdb::Error),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+}
+
+impl WriteFailure {
+    fn is_full(&self) -> bool {
+        match self {
+            WriteFailure::Encode(_) => false,
+            WriteFailure::Store(error) => says_full(error.as_ref()),
+            WriteFailure::NoRoom(_) => true,
+        }
+    }
 }
 
 /// Appends that become durable together.
@@ -215,13 +319,15 @@ struct Group {
     logs: Vec<JoinedAppends>,
     waiting: Vec<Waiting>,
     bytes: usize,
+    /// The newest time of its appends.
+    newest_us: i64,
 }
 
 /// A caller, and what it is told when the group is durable.
 struct Waiting {
     log: Arc<LogState>,
-    reply: oneshot::Sender<Result<Position>>,
-    answer: Position,
+    reply: Reply,
+    answer: Appended,
     permit: OwnedSemaphorePermit,
 }
 
@@ -232,6 +338,8 @@ struct JoinedAppends {
     blocks: Vec<JoinedBatches>,
     /// Index of each partition's newest block in `blocks`.
     newest: Vec<Option<usize>>,
+    /// Of its appends that have some.
+    receipts: MemoryReceipts,
 }
 
 /// Consecutive batches that become one block.
@@ -245,20 +353,34 @@ struct JoinedBatches {
 }
 
 impl Group {
-    fn add(&mut self, append: Append, reply: oneshot::Sender<Result<Position>>, permit: OwnedSemaphorePermit) {
+    fn add(&mut self, append: Append, reply: Reply, permit: OwnedSemaphorePermit, stored: &StoredReceipts) {
         if reply.is_closed() {
             return;
         }
-        let log = append.log;
+        let Append { log, ingested_at_us, batches, receipt, bytes } = append;
         let index = self.logs.iter().position(|joined| Arc::ptr_eq(&joined.log, &log)).unwrap_or_else(|| {
             self.logs.push(JoinedAppends::new(Arc::clone(&log)));
             self.logs.len() - 1
         });
-        let mut answer = Position::beginning(log.partitions);
-        for (partition, batch, bytes) in append.batches {
-            answer.raise(partition, self.logs[index].add(partition, append.ingested_at_us, batch, bytes));
-        }
-        self.bytes += append.bytes;
+        let joined = &mut self.logs[index];
+        let recalled = receipt.as_ref().map(|receipt| {
+            let receipts = SourceReceipts { source: &log.source, pending: &joined.receipts, stored };
+            recall(&receipts, receipt, stored.window, ingested_at_us)
+        });
+        let answer = match recalled.transpose() {
+            Ok(Some(Some(known))) => known,
+            Ok(Some(None) | None) => {
+                self.bytes += bytes;
+                self.newest_us = self.newest_us.max(ingested_at_us);
+                Appended::Now(joined.add_all(ingested_at_us, batches, receipt))
+            }
+            Err(error) => {
+                // Fails when the caller has gone away.
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        // What is recalled may be of this group, so it is not answered before the group is durable.
         self.waiting.push(Waiting { log, reply, answer, permit });
     }
 }
@@ -267,7 +389,24 @@ impl JoinedAppends {
     fn new(log: Arc<LogState>) -> JoinedAppends {
         let end = log.end.borrow().clone();
         let newest = vec![None; log.partitions as usize];
-        JoinedAppends { log, end, blocks: Vec::new(), newest }
+        JoinedAppends { log, end, blocks: Vec::new(), newest, receipts: MemoryReceipts::default() }
+    }
+
+    /// Gives the batches of one append their offsets; answers the next ones.
+    fn add_all(
+        &mut self,
+        ingested_at_us: i64,
+        batches: Vec<(PartitionId, RecordBatch, usize)>,
+        receipt: Option<Receipt>,
+    ) -> Position {
+        let mut position = Position::beginning(self.log.partitions);
+        for (partition, batch, bytes) in batches {
+            position.raise(partition, self.add(partition, ingested_at_us, batch, bytes));
+        }
+        if let Some(receipt) = receipt {
+            self.receipts.insert(receipt, ingested_at_us, position.clone());
+        }
+        position
     }
 
     /// Gives the batch its offsets; answers the next one.
