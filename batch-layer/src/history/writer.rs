@@ -100,6 +100,7 @@ impl HistoryWriter {
             let mut current = position(&base, self.history.partitions);
             if fault::has_defect("commit.retried_blindly") {
                 current = append.start.clone();
+                *stored = None;
             }
             if !append.start.covers(&current) {
                 *stored = None;

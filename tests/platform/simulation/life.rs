@@ -14,6 +14,7 @@ use watershed_shared::config::Config;
 use watershed_shared::cpu::CpuPool;
 use watershed_shared::definition::{Statement, parse_definitions};
 use watershed_shared::format::EventDecoder;
+use watershed_shared::position::Position;
 use watershed_shared::time::simulated::SimulatedTime;
 use watershed_shared::time::{sleep, timeout};
 
@@ -147,14 +148,19 @@ impl Project {
         process.check_everything().await.context("after a last restart")?;
         process.stop().await
     }
-
-    /// Everything that clients have seen or that is durable.
-    fn end(&self) -> watershed_shared::position::Position {
-        lock(&self.disk).end().clone()
-    }
 }
 
 impl Process<'_> {
+    /// Everything that is durable, as far as the process can know of it before it is started again.
+    fn end(&self) -> Result<Position> {
+        let disk = lock(&self.project().disk);
+        let (is_ahead, end) = (disk.is_ahead(), disk.end().clone());
+        drop(disk);
+        let shown = self.shown()?;
+        ensure!(is_ahead || shown == end, "the log shows {shown}, but {end} is durable");
+        Ok(shown)
+    }
+
     async fn stop(&self) -> Result<()> {
         let stopped = timeout(CALM_MAX, self.platform.stop()).await;
         stopped.context("the platform does not stop")
@@ -173,7 +179,7 @@ impl Process<'_> {
 
     async fn settle(&self) -> Result<()> {
         let history = self.platform.archive("events").await?;
-        let end = self.project().end();
+        let end = self.end()?;
         ensure!(*history.end() == end, "the history ends at {}, the log at {end}", history.end());
         let views: Vec<_> = lock(&self.project().views).iter().map(|(name, view)| (*name, view.wanted)).collect();
         for (name, wanted) in views {
@@ -209,7 +215,7 @@ impl Process<'_> {
 
     async fn check_everything(&self) -> Result<()> {
         self.check_health()?;
-        let end = self.project().end();
+        let end = self.end()?;
         let names: Vec<&'static str> = lock(&self.project().views).keys().copied().collect();
         for name in names {
             let as_of = self.ask_all(name, &end).await?;

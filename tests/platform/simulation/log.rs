@@ -24,6 +24,9 @@ pub(super) struct Disk {
     end: Position,
     /// Below this a process finds nothing any more.
     start: Position,
+    /// Whether the log of the running process has heard of a failure of a write that happened. As with RocksDB, that log
+    /// takes nothing more until it is opened again, or offsets could be given twice.
+    is_ahead: bool,
 }
 
 impl Disk {
@@ -41,6 +44,11 @@ impl Disk {
 
     pub(super) fn end(&self) -> &Position {
         &self.end
+    }
+
+    /// Whether more is durable than the running process can know.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.is_ahead
     }
 
     /// All durable events below a position, in the order in which they became durable.
@@ -70,14 +78,16 @@ pub(super) struct SimulatedLogs {
 impl SimulatedLogs {
     pub(super) fn new(world: &Arc<World>, partitions: u32) -> SimulatedLogs {
         let nothing = Position::beginning(partitions);
-        let disk = Disk { partitions, batches: Vec::new(), end: nothing.clone(), start: nothing };
+        let disk = Disk { partitions, batches: Vec::new(), end: nothing.clone(), start: nothing, is_ahead: false };
         SimulatedLogs { world: Arc::clone(world), disk: Arc::new(Mutex::new(disk)) }
     }
 }
 
 impl OpenLog for SimulatedLogs {
     fn open_log(&self, source: &SourceDefinition) -> Result<Arc<dyn Log>> {
-        let end = lock(&self.disk).end.clone();
+        let mut disk = lock(&self.disk);
+        disk.is_ahead = false;
+        let end = disk.end.clone();
         Ok(Arc::new(SimulatedLog {
             source: source.name.clone(),
             logs: self.clone(),
@@ -101,9 +111,8 @@ struct SimulatedLog {
 /// What a process knows of its log.
 #[derive(Debug)]
 struct Process {
-    /// Held while something is written. True after a write that failed and may have happened: as with RocksDB, the log
-    /// takes nothing more until it is opened again, or offsets could be given twice.
-    writer: tokio::sync::Mutex<bool>,
+    /// Held while something is written.
+    writer: tokio::sync::Mutex<()>,
     /// What may be read.
     end: watch::Sender<Position>,
     /// Events that a defect shows before they are durable.
@@ -122,8 +131,8 @@ impl SimulatedLog {
 impl SimulatedLogs {
     /// What the log's writer does for one append.
     async fn write(self, process: Arc<Process>, ingested_at_us: i64, batches: Batches) -> Result<Position, String> {
-        let mut has_failed = process.writer.lock().await;
-        if *has_failed {
+        let _turn = process.writer.lock().await;
+        if lock(&self.disk).is_ahead {
             return Err("the writer has stopped by a fault; start the platform anew".to_owned());
         }
         if has_defect("dispatch.before_fsync") {
@@ -143,7 +152,7 @@ impl SimulatedLogs {
                     moves
                 });
             }
-            Err(_) => *has_failed = !process.end.borrow().covers(&end),
+            Err(_) => lock(&self.disk).is_ahead = !process.end.borrow().covers(&end),
         }
         written.map_err(|failure| failure.to_string())
     }
@@ -154,7 +163,7 @@ impl Process {
     fn show_early(&self, ingested_at_us: i64, batches: &[(PartitionId, RecordBatch)]) {
         let end = self.end.borrow().clone();
         let partitions = end.offsets().len() as u32;
-        let mut shown = Disk { partitions, batches: Vec::new(), end: end.clone(), start: end };
+        let mut shown = Disk { partitions, batches: Vec::new(), end: end.clone(), start: end, is_ahead: false };
         shown.write(ingested_at_us, batches);
         lock(&self.early).append(&mut shown.batches);
         self.end.send_replace(shown.end);

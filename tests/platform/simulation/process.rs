@@ -30,7 +30,7 @@ pub(super) const VIEW_NAMES: [&str; 3] = ["v0", "v1", "v2"];
 /// Longer than anything may take while faults go on: their own timeouts and pauses are half a minute.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// What the store says of objects that are not there. No fault deletes an object, so the platform has.
-const MISSING: &str = "No data in memory found";
+const MISSING: &str = "is damaged: it is missing";
 /// How often a client sends the same events, and a supervisor starts the process.
 const ATTEMPTS: usize = 3;
 
@@ -164,6 +164,12 @@ impl Process<'_> {
         self.platform.batch_runs().iter().try_for_each(check_run)
     }
 
+    /// What the process's log has shown.
+    pub(super) fn shown(&self) -> Result<Position> {
+        let offsets = self.platform.sources().into_iter().next().context("no source")?.offsets;
+        Ok(Position::new(offsets.into_iter().map(Offset).collect()))
+    }
+
     async fn act(&self, client: usize, action: &Action) -> Result<()> {
         let name = |view: usize| VIEW_NAMES[view % VIEW_NAMES.len()];
         match action {
@@ -172,8 +178,7 @@ impl Process<'_> {
             Action::Run(view) => self.run(name(*view)).await.map(drop),
             Action::Archive => {
                 // What the log has shown: a write that is durable but not answered yet may come after.
-                let shown = self.platform.sources().into_iter().next().context("no source")?.offsets;
-                let end = Position::new(shown.into_iter().map(Offset).collect());
+                let end = self.shown()?;
                 // It fails only when the process ends; `check_health` sees that.
                 let Ok(history) = self.platform.archive("events").await else { return Ok(()) };
                 ensure!(history.end().covers(&end), "{} is less than {end}", history.end());
