@@ -93,7 +93,7 @@ struct Api {
     options: ApiOptions,
 }
 
-/// The API's routes over a platform, to be given to [`serve`].
+/// The API's routes over a platform, to be given to [`serve()`].
 pub fn router(backend: Arc<dyn Backend>, engine: Arc<QueryEngine>, options: ApiOptions) -> Router {
     let trace = TraceLayer::new_for_http()
         .make_span_with(|request: &Request| {
