@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use watershed_serving_layer as serving;
 use watershed_shared::error::ErrorKind;
+pub use watershed_shared::error::with_causes;
 
 /// Result of the operations of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -119,19 +120,4 @@ impl Error {
             _ => ErrorKind::Invalid,
         }
     }
-}
-
-/// An error and all its causes in one line.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // A transparent error repeats its cause's words.
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }

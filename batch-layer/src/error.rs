@@ -3,6 +3,7 @@
 use datafusion::error::DataFusionError;
 use deltalake_core::DeltaTableError;
 use watershed_shared::disk::is_full;
+pub(crate) use watershed_shared::error::with_causes;
 use watershed_shared::error::{Error as SharedError, ErrorKind};
 
 /// Result of the operations of this crate.
@@ -188,20 +189,6 @@ fn error_chain_kind(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
         None => error.downcast_ref::<object_store::Error>().map(store_error_kind),
     };
     std::iter::successors(Some(error), |error| error.source()).find_map(kind).unwrap_or(ErrorKind::Internal)
-}
-
-/// An error and its causes in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// A lost connection and a timeout arrive as `Generic`, and both may pass.

@@ -16,7 +16,7 @@ use watershed_shared::config::parallelism;
 use watershed_shared::definition::Statement;
 use watershed_shared::event::LogBatch;
 use watershed_shared::plan::{ViewPlan, compile, plan_session};
-use watershed_shared::position::{OffsetRange, PartitionId, Position};
+use watershed_shared::position::{PartitionId, Position};
 use watershed_shared::source::SourceDefinition;
 
 use crate::flights::{self, SOURCE};
@@ -92,10 +92,10 @@ async fn write_history(store: &Store, source: &SourceDefinition) -> Result<Histo
     let (partition, events) = (PartitionId(0), flights::events(source)?);
     for year in 0..YEARS {
         let start = history.known().end().clone();
+        let events = flights::years_later(&events, year)?;
+        let batch = LogBatch::consecutive(partition, start.get(partition), 0, events);
         let mut end = start.clone();
-        end.raise(partition, start.get(partition).advance(events.num_rows()));
-        let range = OffsetRange::new(start.get(partition), end.get(partition));
-        let batch = LogBatch { partition, range, ingested_at_us: 0, events: flights::years_later(&events, year)? };
+        end.raise(partition, batch.range.end());
         let batches = vec![batch.with_system_columns(&source.event_schema)?];
         writer.append(&Append { batches, start, end, max_event_times_us: Vec::new() }).await?;
     }

@@ -10,7 +10,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionContext;
 use watershed_shared::event::LogBatch;
 use watershed_shared::plan::{MemoryRows, PartialProgram, RowSource, StateParts, ViewPlan, plan_session};
-use watershed_shared::position::{Offset, OffsetRange, PartitionId};
+use watershed_shared::position::{Offset, PartitionId};
 use watershed_shared::source::SourceDefinition;
 
 static RUNTIME: LazyLock<Arc<RuntimeEnv>> = LazyLock::new(Arc::default);
@@ -18,8 +18,7 @@ static SESSION: LazyLock<SessionState> = LazyLock::new(|| plan_session(1, Arc::c
 
 /// Events of a source as the log's only partition holds them.
 pub(crate) fn logged(source: &SourceDefinition, events: RecordBatch) -> RecordBatch {
-    let range = OffsetRange::new(Offset(0), Offset(events.num_rows() as u64));
-    let batch = LogBatch { partition: PartitionId(0), range, ingested_at_us: 1_700_000_000_000_000, events };
+    let batch = LogBatch::consecutive(PartitionId(0), Offset::BEGINNING, 1_700_000_000_000_000, events);
     batch.with_system_columns(&source.event_schema).unwrap()
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 
 use crate::error::Result;
-use crate::position::{OffsetRange, PartitionId};
+use crate::position::{Offset, OffsetRange, PartitionId};
 
 /// Name of the column that holds an event's partition; INT, not null.
 pub const PARTITION_COLUMN: &str = "_partition";
@@ -31,29 +32,159 @@ pub fn event_schema(columns: &Schema) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Consecutive events of one partition, as the log holds them.
+/// Events of one partition, in offset order, and the offsets that they stand for.
 #[derive(Debug, Clone)]
 pub struct LogBatch {
     /// Partition that holds the events.
     pub partition: PartitionId,
-    /// Offsets of the events; as long as `events` has rows.
+    /// The offsets that the batch stands for: every event of the log at one of them is in it.
     pub range: OffsetRange,
-    /// When the platform first saw the events; microseconds since the epoch.
-    pub ingested_at_us: i64,
     /// The events in offset order, in the source's declared columns.
     pub events: RecordBatch,
+    places: Places,
+}
+
+/// Where each event of a batch is, and when it came.
+#[derive(Debug, Clone)]
+enum Places {
+    /// One event at each offset; all came at the same time, in microseconds since the epoch.
+    Consecutive { ingested_at_us: i64 },
+    /// Events at some of the offsets, in their order, each with its own time.
+    Listed { offsets: Int64Array, ingested_at: TimestampMicrosecondArray },
 }
 
 impl LogBatch {
+    /// Events at consecutive offsets from `start` that the platform first saw at the same time.
+    pub fn consecutive(partition: PartitionId, start: Offset, ingested_at_us: i64, events: RecordBatch) -> LogBatch {
+        let range = OffsetRange::new(start, start.advance(events.num_rows()));
+        LogBatch { partition, range, events, places: Places::Consecutive { ingested_at_us } }
+    }
+
+    /// Events at some offsets of a range, each with the time at which the log took it; offsets that are not listed hold
+    /// no event of the source, as in a Kafka topic those of transaction markers and of compacted records.
+    ///
+    /// # Errors
+    /// When the numbers of events, offsets and times differ, or an offset is outside of the range or does not rise.
+    pub fn listed(
+        partition: PartitionId,
+        range: OffsetRange,
+        offsets: Vec<i64>,
+        ingested_at_us: Vec<i64>,
+        events: RecordBatch,
+    ) -> Result<LogBatch> {
+        let rises = offsets.is_sorted_by(|earlier, later| earlier < later);
+        let is_inside = |offset: &i64| u64::try_from(*offset).is_ok_and(|offset| range.contains(Offset(offset)));
+        let rows = events.num_rows();
+        if offsets.len() != rows || ingested_at_us.len() != rows || !rises || !offsets.iter().all(is_inside) {
+            let reason =
+                format!("{rows} events at {} rising offsets in {range} of partition {partition}", offsets.len());
+            return Err(ArrowError::InvalidArgumentError(format!("these are not {reason}")).into());
+        }
+        let ingested_at = TimestampMicrosecondArray::from(ingested_at_us).with_timezone("UTC");
+        Ok(LogBatch { partition, range, events, places: Places::Listed { offsets: offsets.into(), ingested_at } })
+    }
+
+    /// When the platform or the log first saw the first event; `None` without events. Microseconds since the epoch.
+    pub fn ingested_at_us(&self) -> Option<i64> {
+        match &self.places {
+            _ if self.events.num_rows() == 0 => None,
+            Places::Consecutive { ingested_at_us } => Some(*ingested_at_us),
+            Places::Listed { ingested_at, .. } => Some(ingested_at.value(0)),
+        }
+    }
+
+    /// What of the batch lies between two offsets; shares the events' memory.
+    #[must_use]
+    pub fn between(&self, start: Offset, end: Offset) -> LogBatch {
+        let start = start.clamp(self.range.start(), self.range.end());
+        let range = OffsetRange::new(start, end.clamp(start, self.range.end()));
+        let rows_below = |offset: Offset| match &self.places {
+            Places::Consecutive { .. } => (offset.0 - self.range.start().0) as usize,
+            Places::Listed { offsets, .. } => offsets.values().partition_point(|event| (*event as u64) < offset.0),
+        };
+        let first = rows_below(range.start());
+        let rows = rows_below(range.end()) - first;
+        let places = match &self.places {
+            Places::Consecutive { ingested_at_us } => Places::Consecutive { ingested_at_us: *ingested_at_us },
+            Places::Listed { offsets, ingested_at } => {
+                Places::Listed { offsets: offsets.slice(first, rows), ingested_at: ingested_at.slice(first, rows) }
+            }
+        };
+        LogBatch { partition: self.partition, range, events: self.events.slice(first, rows), places }
+    }
+
     /// The events with their system columns, in `event_schema`'s order; shares the declared columns' memory.
     pub fn with_system_columns(&self, event_schema: &SchemaRef) -> Result<RecordBatch> {
         let rows = self.events.num_rows();
         let partition = Int32Array::from_value(self.partition.0 as i32, rows);
-        let start = self.range.start().0 as i64;
-        let offset = Int64Array::from_iter_values(start..start + rows as i64);
-        let ingested_at = TimestampMicrosecondArray::from_value(self.ingested_at_us, rows).with_timezone("UTC");
+        let (offset, ingested_at) = match &self.places {
+            Places::Consecutive { ingested_at_us } => {
+                let start = self.range.start().0 as i64;
+                let ingested_at = TimestampMicrosecondArray::from_value(*ingested_at_us, rows).with_timezone("UTC");
+                (Int64Array::from_iter_values(start..start + rows as i64), ingested_at)
+            }
+            Places::Listed { offsets, ingested_at } => (offsets.clone(), ingested_at.clone()),
+        };
         let system: [ArrayRef; 3] = [Arc::new(partition), Arc::new(offset), Arc::new(ingested_at)];
         let columns = self.events.columns().iter().cloned().chain(system).collect();
         Ok(RecordBatch::try_new(Arc::clone(event_schema), columns)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::compute::cast;
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    fn numbers(numbers: impl IntoIterator<Item = i64>) -> RecordBatch {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers));
+        RecordBatch::try_from_iter([("n", numbers)]).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn range(start: u64, end: u64) -> OffsetRange {
+        OffsetRange::new(Offset(start), Offset(end))
+    }
+
+    /// Offsets, times and events of what `between` leaves.
+    fn cut(batch: &LogBatch, start: u64, end: u64) -> Result<(OffsetRange, Vec<[i64; 3]>)> {
+        let cut = batch.between(Offset(start), Offset(end));
+        let rows = cut.with_system_columns(&event_schema(&batch.events.schema()))?;
+        let column = |name: &str| cast(&rows[name], &DataType::Int64);
+        let (n, offset, time) = (column("n")?, column(OFFSET_COLUMN)?, column(INGESTED_AT_COLUMN)?);
+        let (n, offset, time) = (n.as_primitive::<Int64Type>(), offset.as_primitive(), time.as_primitive());
+        let rows = n.values().iter().zip(Int64Array::values(offset)).zip(Int64Array::values(time));
+        Ok((cut.range, rows.map(|((n, offset), time)| [*n, *offset, *time]).collect()))
+    }
+
+    #[test]
+    fn consecutive_events_are_cut_by_their_offsets() -> Result<()> {
+        let batch = LogBatch::consecutive(PartitionId(0), Offset(10), 7, numbers(0..4));
+        assert_eq!(batch.ingested_at_us(), Some(7));
+        assert_eq!(cut(&batch, 0, 99)?.0, range(10, 14));
+        assert_eq!(cut(&batch, 11, 13)?, (range(11, 13), vec![[1, 11, 7], [2, 12, 7]]));
+        assert_eq!(cut(&batch, 14, 99)?, (range(14, 14), vec![]));
+        Ok(())
+    }
+
+    #[test]
+    fn listed_events_keep_their_places_and_the_gaps_between_them() -> Result<()> {
+        let batch = LogBatch::listed(PartitionId(0), range(5, 20), vec![6, 9, 15], vec![1, 2, 3], numbers(0..3))?;
+        assert_eq!(batch.ingested_at_us(), Some(1));
+        assert_eq!(cut(&batch, 0, 99)?, (range(5, 20), vec![[0, 6, 1], [1, 9, 2], [2, 15, 3]]));
+        assert_eq!(cut(&batch, 7, 15)?, (range(7, 15), vec![[1, 9, 2]]));
+        assert_eq!(cut(&batch, 10, 15)?, (range(10, 15), vec![]), "a range without events is a range");
+        assert_eq!(batch.between(Offset(16), Offset(20)).ingested_at_us(), None);
+        for (offsets, times) in [
+            (vec![6, 6, 7], vec![0; 3]),
+            (vec![4, 6, 7], vec![0; 3]),
+            (vec![6, 7, 20], vec![0; 3]),
+            (vec![6, 7], vec![0; 2]),
+        ] {
+            assert!(LogBatch::listed(PartitionId(0), range(5, 20), offsets, times, numbers(0..3)).is_err());
+        }
+        Ok(())
     }
 }

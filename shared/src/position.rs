@@ -80,6 +80,11 @@ impl OffsetRange {
         usize::try_from(self.end.0 - self.start.0).unwrap_or(usize::MAX)
     }
 
+    /// Whether the offset lies in the range.
+    pub fn contains(self, offset: Offset) -> bool {
+        self.start <= offset && offset < self.end
+    }
+
     /// Whether the range holds no offset.
     pub fn is_empty(self) -> bool {
         self.start == self.end

@@ -17,7 +17,7 @@ use crate::segment::{RealtimeStates, Run, Segment};
 #[derive(Debug)]
 pub struct RealtimeView {
     plan: Arc<ViewPlan>,
-    program: PartialProgram,
+    program: Arc<PartialProgram>,
     /// Oldest first, each starting where the one before ends; the last one is open.
     segments: Vec<Segment>,
     open: Segment,
@@ -26,7 +26,7 @@ pub struct RealtimeView {
 impl RealtimeView {
     /// An empty view of the events from `start` on.
     pub async fn new(plan: Arc<ViewPlan>, start: Position, runtime: Arc<RuntimeEnv>) -> Result<RealtimeView> {
-        let program = PartialProgram::new(&plan, runtime).await?;
+        let program = Arc::new(PartialProgram::new(&plan, runtime).await?);
         Ok(RealtimeView { plan, program, segments: Vec::new(), open: Segment::open_at(start) })
     }
 
@@ -36,7 +36,7 @@ impl RealtimeView {
         self.open = Segment::open_at(start);
     }
 
-    /// Adds the states of the next events, which end at `end`, as another plan has made them.
+    /// Adds the states of the next events, which end at `end`; on an error the view is as before.
     pub fn load(&mut self, states: &[RecordBatch], end: &Position) -> Result<()> {
         self.open.runs.extend(Run::pack(self.plan.state_schema(), states)?);
         self.open.end.join(end);
@@ -81,10 +81,13 @@ impl RealtimeView {
         &self.plan
     }
 
-    /// Adds the next events, which end at `end`; on an error the view is as before.
-    pub async fn apply(&mut self, events: Vec<RecordBatch>, end: &Position) -> Result<()> {
-        let states = self.program.run(events).await?;
-        self.load(&states, end)
+    /// Computes the states of events, for [`RealtimeView::load`]; other views may be at work at the same time.
+    pub fn states_of(
+        &self,
+        events: Vec<RecordBatch>,
+    ) -> impl Future<Output = Result<Vec<RecordBatch>>> + Send + 'static {
+        let program = Arc::clone(&self.program);
+        async move { Ok(program.run(events).await?) }
     }
 
     /// Closes the open segment where it ends and opens the next one there.

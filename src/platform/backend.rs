@@ -304,7 +304,8 @@ impl Inner {
                     source.handle.log.read(partition, next, 1).await.ok().and_then(|batches| batches.into_iter().next())
                 }
             };
-            let age_us = oldest.map_or(0, |batch| (now_us() - batch.ingested_at_us).max(0));
+            let age_us =
+                oldest.and_then(|batch| batch.ingested_at_us()).map_or(0, |came_us| (now_us() - came_us).max(0));
             self.metrics.lag_seconds.get_or_create(&label).set(age_us as f64 / 1e6);
         }
     }

@@ -47,6 +47,9 @@ pub(super) struct LiveView {
     pub(super) compaction_failed: bool,
 }
 
+/// State rows of some events, or why the view's SQL fails on one of them.
+pub(super) type States = Result<Vec<RecordBatch>, String>;
+
 impl LiveView {
     pub(super) fn new(
         realtime: RealtimeView,
@@ -68,20 +71,22 @@ impl LiveView {
         }
     }
 
-    /// Adds events to the realtime view. An event on which the view's SQL fails stops this view and no other: one pass
-    /// over all events would fail on it too.
-    pub(super) async fn apply(&mut self, events: Vec<RecordBatch>, end: &Position) {
-        if self.failure.is_some() {
-            return;
-        }
-        let applied = catch_panic_of(self.realtime.apply(events, end)).await;
-        let failure = match applied {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(words) => {
+    /// Computes what events add to the realtime view, for [`LiveView::apply`].
+    pub(super) fn states_of(&self, events: Vec<RecordBatch>) -> impl Future<Output = States> + Send + 'static {
+        let states = self.realtime.states_of(events);
+        async move {
+            let panicked = |words| {
                 format!("its plan panicked: {words}; this is a bug, please report it with the view's definition")
-            }
-        };
+            };
+            catch_panic_of(states).await.map_err(panicked)?.map_err(|error| error.to_string())
+        }
+    }
+
+    /// Adds the states of the events up to `end` to the realtime view. An event on which the view's SQL fails stops this
+    /// view and no other: one pass over all events would fail on it too.
+    pub(super) fn apply(&mut self, states: States, end: &Position) {
+        let load = |states: Vec<RecordBatch>| self.realtime.load(&states, end).map_err(|error| error.to_string());
+        let Err(failure) = states.and_then(load) else { return };
         tracing::error!(view = self.plan.name, failure, "view stopped");
         self.failure = Some(failure);
     }

@@ -17,9 +17,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use futures::FutureExt;
+use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use watershed_batch_layer::{History, HistorySnapshot};
 use watershed_shared::config::Config;
 use watershed_shared::cpu::CpuPool;
@@ -286,15 +288,14 @@ impl SourceTask {
             for batch in self.log.read(partition, from, rows_max - rows).await? {
                 rows += batch.events.num_rows();
                 bytes += batch.events.get_array_memory_size();
-                oldest_us.push(batch.ingested_at_us);
+                oldest_us.extend(batch.ingested_at_us());
                 end.raise(partition, batch.range.end());
                 self.watermark.observe(partition, &batch.events);
                 events.push(batch.with_system_columns(&self.source.event_schema)?);
             }
         }
-        for view in self.views.values_mut().flat_map(NamedView::live) {
-            view.apply(events.clone(), &end).await;
-        }
+        let views = self.views.values_mut().flat_map(NamedView::live);
+        apply(views.filter(|view| view.failure.is_none()).collect(), &events, &end).await;
         self.unarchived.push(events);
         self.applied = end;
         fault::point("source.after_apply");
@@ -365,7 +366,7 @@ impl SourceTask {
     }
 
     /// The commit's task has ended.
-    fn commit_ended(&mut self, outcome: Result<(), tokio::task::JoinError>) {
+    fn commit_ended(&mut self, outcome: Result<(), JoinError>) {
         self.commit = None;
         match outcome {
             Ok(()) => {
@@ -490,7 +491,7 @@ impl SourceTask {
         }
     }
 
-    fn install(&mut self, outcome: Result<(LiveId, Result<Compacted>), tokio::task::JoinError>) {
+    fn install(&mut self, outcome: Result<(LiveId, Result<Compacted>), JoinError>) {
         let Ok((id, compacted)) = outcome else { return };
         let name = self.source.name.clone();
         let Some(view) = self.find(&id) else { return };
@@ -619,8 +620,17 @@ impl SourceTask {
     }
 }
 
+/// Applies events to views, which compute their states at the same time.
+async fn apply(views: Vec<&mut LiveView>, events: &[RecordBatch], end: &Position) {
+    let states = join_all(views.iter().map(|view| tokio::spawn(view.states_of(events.to_vec())))).await;
+    for (view, states) in views.into_iter().zip(states) {
+        let ended = |error: JoinError| format!("its task has ended: {error}; restart the process");
+        view.apply(states.map_err(ended).flatten(), end);
+    }
+}
+
 /// Waits for the end of a commit that may not be there.
-async fn ended(commit: &mut Option<tokio::task::JoinHandle<()>>) -> Result<(), tokio::task::JoinError> {
+async fn ended(commit: &mut Option<tokio::task::JoinHandle<()>>) -> Result<(), JoinError> {
     match commit {
         Some(commit) => commit.await,
         None => std::future::pending().await,

@@ -13,7 +13,7 @@ use watershed_batch_layer::{Append, HistoryWriter};
 use watershed_shared::error::Error as LogError;
 use watershed_shared::fault;
 use watershed_shared::log::Log;
-use watershed_shared::position::Position;
+use watershed_shared::position::{Offset, Position};
 use watershed_shared::source::SourceDefinition;
 use watershed_shared::telemetry::{Metrics, OperationLabel, SourceLabel};
 use watershed_shared::time::sleep;
@@ -171,10 +171,8 @@ impl Committer {
                     return Err(LogError::Log { action: "read", name: self.source.name.clone(), reason }.into());
                 }
                 for batch in read {
-                    let rows = end.0.saturating_sub(batch.range.start().0).min(batch.range.len() as u64) as usize;
                     from = batch.range.end();
-                    let events = batch.with_system_columns(&self.source.event_schema)?;
-                    batches.push(events.slice(0, rows));
+                    batches.push(batch.between(Offset::BEGINNING, end).with_system_columns(&self.source.event_schema)?);
                 }
             }
         }

@@ -165,9 +165,7 @@ mod tests {
 
     fn events(source: &SourceDefinition, partition: u32, start: u64, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
         let events = RecordBatch::try_new(Arc::clone(&source.columns), columns)?;
-        let start = Offset(start);
-        let range = OffsetRange::new(start, start.advance(events.num_rows()));
-        let batch = LogBatch { partition: PartitionId(partition), range, ingested_at_us: 7, events };
+        let batch = LogBatch::consecutive(PartitionId(partition), Offset(start), 7, events);
         Ok(batch.with_system_columns(&source.event_schema)?)
     }
 

@@ -106,7 +106,9 @@ pub async fn events_come_back_in_order_with_their_times(factory: &impl LogFactor
     for batch in &batches {
         assert_eq!((batch.partition, batch.range.start()), (P0, Offset(read.len() as u64)));
         assert_eq!(batch.range.len(), batch.events.num_rows());
-        read.extend(values_of(&batch.events).into_iter().map(|value| (value, batch.ingested_at_us)));
+        read.extend(
+            values_of(&batch.events).into_iter().map(|value| (value, batch.ingested_at_us().unwrap_or_default())),
+        );
     }
     assert_eq!(read, expected);
     Ok(())

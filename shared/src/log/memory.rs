@@ -12,7 +12,7 @@ use super::tail::Tail;
 use super::{Appended, Log, RECEIPT_WINDOW, Receipt, check_partition, check_readable, checked_batches, move_end};
 use crate::error::{Error, Result};
 use crate::event::LogBatch;
-use crate::position::{Offset, OffsetRange, PartitionId, Position};
+use crate::position::{Offset, PartitionId, Position};
 use crate::source::SourceDefinition;
 
 /// A log without a disk. Every operation is done when its future is first polled.
@@ -80,11 +80,10 @@ impl State {
     fn append(&mut self, partitions: u32, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Position {
         let mut written = Position::beginning(partitions);
         for (partition, events) in batches {
-            let start = self.end.get(partition);
-            let range = OffsetRange::new(start, start.advance(events.num_rows()));
-            self.batches.push(LogBatch { partition, range, ingested_at_us, events });
-            self.end.raise(partition, range.end());
-            written.raise(partition, range.end());
+            let batch = LogBatch::consecutive(partition, self.end.get(partition), ingested_at_us, events);
+            self.end.raise(partition, batch.range.end());
+            written.raise(partition, batch.range.end());
+            self.batches.push(batch);
         }
         written
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::READ_BYTES_TARGET;
 use crate::event::LogBatch;
-use crate::position::{Offset, OffsetRange, PartitionId};
+use crate::position::{Offset, PartitionId};
 
 /// The newest batches of each partition, without gaps up to its end. The oldest of all partitions leave first when
 /// their memory exceeds the bound.
@@ -53,8 +53,8 @@ impl Tail {
         let mut batches = Vec::new();
         let (mut rows, mut bytes) = (0, 0);
         for entry in entries.range(first..) {
-            let batch = starting_at(&entry.batch, from);
-            rows += batch.range.len();
+            let batch = entry.batch.between(from, entry.batch.range.end());
+            rows += batch.events.num_rows();
             bytes += entry.bytes;
             batches.push(batch);
             if rows >= rows_max || bytes >= READ_BYTES_TARGET {
@@ -80,17 +80,6 @@ impl Tail {
     }
 }
 
-/// The batch without its events below `from`, which lies in it or before it.
-pub(super) fn starting_at(batch: &LogBatch, from: Offset) -> LogBatch {
-    let range = batch.range;
-    if from <= range.start() {
-        return batch.clone();
-    }
-    let range = OffsetRange::new(from, range.end());
-    let skipped = batch.range.len() - range.len();
-    LogBatch { range, events: batch.events.slice(skipped, range.len()), ..batch.clone() }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -103,8 +92,7 @@ mod tests {
         let values = Int64Array::from_iter_values(0..rows as i64);
         #[expect(clippy::unwrap_used, reason = "a test may panic")]
         let events = RecordBatch::try_from_iter([("value", Arc::new(values) as _)]).unwrap();
-        let range = OffsetRange::new(Offset(start), Offset(start).advance(rows));
-        LogBatch { partition: PartitionId(partition), range, ingested_at_us: 0, events }
+        LogBatch::consecutive(PartitionId(partition), Offset(start), 0, events)
     }
 
     fn starts(tail: &Tail, partition: u32, from: u64, rows_max: usize) -> Option<Vec<u64>> {

@@ -15,7 +15,7 @@ use watershed_shared::definition::{Statement, parse_definitions};
 use watershed_shared::event::LogBatch;
 use watershed_shared::format::{EventDecoder, EventFormat};
 use watershed_shared::log::Partitioner;
-use watershed_shared::position::{OffsetRange, Position, PositionToken};
+use watershed_shared::position::{Position, PositionToken};
 use watershed_shared::source::SourceDefinition;
 
 use super::schedule::{Schedule, Step};
@@ -135,11 +135,9 @@ impl Driver {
             return Ok(());
         }
         for (partition, events) in self.partitioner.split(&decoded.events)? {
-            let start = self.position.get(partition);
-            let range = OffsetRange::new(start, start.advance(events.num_rows()));
-            let batch = LogBatch { partition, range, ingested_at_us: 0, events };
+            let batch = LogBatch::consecutive(partition, self.position.get(partition), 0, events);
             self.accepted.push(batch.with_system_columns(&self.source.event_schema)?);
-            self.position.raise(partition, range.end());
+            self.position.raise(partition, batch.range.end());
         }
         let token: PositionToken = report.position.parse()?;
         ensure!(self.position.covers(&token.position), "acknowledged {token}, but only {} was sent", self.position);

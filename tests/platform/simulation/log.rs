@@ -10,7 +10,7 @@ use watershed_shared::error::{Error, Result};
 use watershed_shared::event::LogBatch;
 use watershed_shared::fault::has_defect;
 use watershed_shared::log::{Appended, Log, Receipt};
-use watershed_shared::position::{Offset, OffsetRange, PartitionId, Position};
+use watershed_shared::position::{Offset, PartitionId, Position};
 use watershed_shared::source::SourceDefinition;
 
 use super::world::{Side, World, lock};
@@ -34,10 +34,10 @@ impl Disk {
         let mut written = Position::beginning(self.partitions);
         for (partition, events) in batches.iter().filter(|(_, events)| events.num_rows() > 0) {
             let start = self.end.get(*partition);
-            let range = OffsetRange::new(start, start.advance(events.num_rows()));
-            self.batches.push(LogBatch { partition: *partition, range, ingested_at_us, events: events.clone() });
-            self.end.raise(*partition, range.end());
-            written.raise(*partition, range.end());
+            let batch = LogBatch::consecutive(*partition, start, ingested_at_us, events.clone());
+            self.end.raise(*partition, batch.range.end());
+            written.raise(*partition, batch.range.end());
+            self.batches.push(batch);
         }
         written
     }
@@ -53,11 +53,7 @@ impl Disk {
 
     /// All durable events below a position, in the order in which they became durable.
     pub(super) fn below(&self, end: &Position) -> Vec<LogBatch> {
-        let cut = |batch: &LogBatch| {
-            let (range, end) = (batch.range, end.get(batch.partition));
-            let range = OffsetRange::new(range.start(), range.end().min(end.max(range.start())));
-            LogBatch { range, events: batch.events.slice(0, range.len()), ..batch.clone() }
-        };
+        let cut = |batch: &LogBatch| batch.between(Offset::BEGINNING, end.get(batch.partition));
         self.batches.iter().map(cut).filter(|batch| !batch.range.is_empty()).collect()
     }
 
@@ -216,10 +212,9 @@ impl Log for SimulatedLog {
             if rows >= rows_max.max(1) {
                 break;
             }
-            let skipped = from.0.saturating_sub(batch.range.start().0) as usize;
-            let range = OffsetRange::new(batch.range.start().advance(skipped), batch.range.end());
-            rows += range.len();
-            wanted.push(LogBatch { range, events: batch.events.slice(skipped, range.len()), ..batch });
+            let batch = batch.between(from, batch.range.end());
+            rows += batch.events.num_rows();
+            wanted.push(batch);
         }
         Ok(wanted)
     }

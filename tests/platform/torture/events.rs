@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use chrono::{DateTime, SecondsFormat};
 use serde_json::json;
 use watershed_shared::event::LogBatch;
-use watershed_shared::position::{Offset, OffsetRange, PartitionId};
+use watershed_shared::position::{Offset, PartitionId};
 use watershed_shared::source::SourceDefinition;
 
 use super::random::Random;
@@ -72,7 +72,6 @@ pub(super) fn to_batch(source: &SourceDefinition, ids: impl Iterator<Item = u64>
         ),
     ];
     let events = RecordBatch::try_new(Arc::clone(&source.columns), columns)?;
-    let range = OffsetRange::new(Offset::BEGINNING, Offset::BEGINNING.advance(events.num_rows()));
-    let batch = LogBatch { partition: PartitionId(0), range, ingested_at_us: 0, events };
+    let batch = LogBatch::consecutive(PartitionId(0), Offset::BEGINNING, 0, events);
     Ok(batch.with_system_columns(&source.event_schema)?)
 }

@@ -8,7 +8,6 @@ use rocksdb::{DB, DBRawIterator, ReadOptions};
 
 use super::super::block::{Block, BlockSchema, corrupt};
 use super::super::key::{BlockKey, schema_key};
-use super::super::tail::starting_at;
 use super::super::{READ_BYTES_TARGET, check_readable};
 use super::log_error;
 use super::state::LogState;
@@ -45,10 +44,9 @@ pub(super) fn read_blocks(
             return Err(missing(log, first.at(next)));
         }
         let columns = columns(db, log, &block, key)?;
-        let batch =
-            LogBatch { partition, range, ingested_at_us: block.ingested_at_us(), events: block.decode(columns)? };
+        let batch = LogBatch::consecutive(partition, key.base, block.ingested_at_us(), block.decode(columns)?);
         bytes += batch.events.get_array_memory_size();
-        batches.push(starting_at(&batch, next));
+        batches.push(batch.between(next, range.end()));
         next = range.end();
         blocks.next();
     }

@@ -88,8 +88,8 @@ async fn batches_of_different_times_or_too_many_rows_are_not_joined() -> Result<
     log.append(1, [0..5000, 5000..8192, 8192..8193].map(|values| (P0, events(values))).to_vec()).await?;
     log.append(2, vec![(P0, events(8193..8194))]).await?;
     let batches = log.read(P0, Offset(0), usize::MAX).await?;
-    let found: Vec<_> = batches.iter().map(|batch| (batch.ingested_at_us, batch.range.len())).collect();
-    assert_eq!(found, [(1, 8192), (1, 1), (2, 1)]);
+    let found: Vec<_> = batches.iter().map(|batch| (batch.ingested_at_us(), batch.range.len())).collect();
+    assert_eq!(found, [(Some(1), 8192), (Some(1), 1), (Some(2), 1)]);
     Ok(())
 }
 

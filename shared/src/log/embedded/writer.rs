@@ -29,7 +29,7 @@ use crate::disk::{free_bytes, says_full};
 use crate::error::{Error, Result};
 use crate::event::LogBatch;
 use crate::fault;
-use crate::position::{Offset, OffsetRange, PartitionId, Position};
+use crate::position::{Offset, PartitionId, Position};
 
 /// Small batches of one partition and time are joined to blocks of up to this many rows. More would copy much for
 /// little: at this size a block's header and IPC message are a few percent of it.
@@ -224,7 +224,9 @@ impl GroupWriter {
         let logs = logs.into_iter().map(JoinedAppends::join).collect::<Result<Vec<_>>>()?;
         for (log, batches, _) in &logs {
             for batch in batches {
-                let block = self.encoder.encode(&log.schema, batch.ingested_at_us, &batch.events)?;
+                // No block is empty, so there is a time.
+                let ingested_at_us = batch.ingested_at_us().unwrap_or_default();
+                let block = self.encoder.encode(&log.schema, ingested_at_us, &batch.events)?;
                 writes.put(log.key(batch.partition, batch.range.start()).to_bytes(), block);
             }
         }
@@ -447,8 +449,7 @@ impl JoinedBatches {
             1 => self.batches.swap_remove(0),
             _ => concat_batches(&self.batches[0].schema(), &self.batches)?,
         };
-        let range = OffsetRange::new(self.start, self.start.advance(self.rows));
-        Ok(LogBatch { partition: self.partition, range, ingested_at_us: self.ingested_at_us, events })
+        Ok(LogBatch::consecutive(self.partition, self.start, self.ingested_at_us, events))
     }
 }
 
