@@ -1,5 +1,6 @@
 //! Event bodies: what is accepted is exact, and no row is lost for its neighbours.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -168,7 +169,8 @@ fn csv_of(events: &RecordBatch) -> String {
     let mut csv = names.join(",");
     let options = FormatOptions::new();
     let as_json = ndjson_of(events);
-    let objects: Vec<serde_json::Map<String, serde_json::Value>> =
+    // Raw, because serde_json's own numbers are not always the nearest.
+    let objects: Vec<HashMap<String, &RawValue>> =
         as_json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let columns: Vec<_> = events.columns().iter().map(|c| ArrayFormatter::try_new(c, &options).unwrap()).collect();
     for (row, object) in objects.iter().enumerate() {
@@ -178,7 +180,7 @@ fn csv_of(events: &RecordBatch) -> String {
                 return String::new();
             }
             let text = match column.data_type() {
-                DataType::List(_) | DataType::Struct(_) => object[*name].to_string(),
+                DataType::List(_) | DataType::Struct(_) => object[*name].get().to_owned(),
                 _ => formatter.value(row).to_string(),
             };
             format!("\"{}\"", text.replace('"', "\"\""))

@@ -358,6 +358,9 @@ fn not_planned(error: DataFusionError) -> Error {
     }
 }
 
+/// Arrow's words for a pattern that it cannot compile.
+const NO_REGULAR_EXPRESSION: &str = "Regular expression did not compile";
+
 /// An error of running.
 fn failed(error: DataFusionError) -> Error {
     if let Some(SharedError::Corrupt { what, reason }) = shared_cause(&error) {
@@ -373,6 +376,10 @@ fn failed(error: DataFusionError) -> Error {
         | DataFusionError::Execution(_)
         | DataFusionError::Plan(_)
         | DataFusionError::SchemaError(..) => Error::InvalidQuery { reason },
+        // What Arrow says of a pattern of SIMILAR TO arrives as a bug of the engine.
+        DataFusionError::Internal(words) if words.contains(NO_REGULAR_EXPRESSION) => {
+            Error::InvalidQuery { reason: words.clone() }
+        }
         _ => Error::QueryFailed { reason },
     }
 }
