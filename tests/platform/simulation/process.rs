@@ -260,7 +260,8 @@ impl Process<'_> {
                 return Ok(());
             }
         };
-        let as_of = project.truth.check(question, &definitions, &answer).await.with_context(|| sql.clone())?;
+        let asked = (question, definition);
+        let as_of = project.truth.check(asked, &definitions, &answer).await.with_context(|| sql.clone())?;
         ensure!(as_of.covers(&seen), "{sql} answered as of {as_of}, after {seen} was seen");
         project.has_seen(client, &as_of);
         self.note(&sql, &as_of, &answer)
@@ -270,9 +271,9 @@ impl Process<'_> {
     pub(super) async fn ask_all(&self, name: &'static str, position: &Position) -> Result<Position> {
         let sql = format!("SELECT * FROM {name}");
         let answer = self.answer(&sql, position).await.with_context(|| sql.clone())?;
-        let definitions = [self.project.definitions(name)];
-        let as_of =
-            self.project.truth.check(Question::All, &definitions, &answer).await.with_context(|| sql.clone())?;
+        let definitions = self.project.definitions(name);
+        let asked = (Question::All, definitions.last().copied().with_context(|| format!("no view {name}"))?);
+        let as_of = self.project.truth.check(asked, &[definitions], &answer).await.with_context(|| sql.clone())?;
         self.note(&sql, &as_of, &answer)?;
         Ok(as_of)
     }

@@ -30,32 +30,44 @@ impl Truth {
         Truth { source: Arc::clone(source), disk: Arc::clone(disk), passes: Mutex::default() }
     }
 
-    /// Checks an answer of a view that has one of `definitions`, or with them one of two views that were asked together.
-    /// Gives the offsets that it reports.
-    pub(super) async fn check(&self, question: Question, views: &[Vec<usize>], answer: &Answer) -> Result<Position> {
+    /// Checks an answer to a question that names the columns of the definition `asked`. Each of the views that it is about
+    /// has one of the definitions given; another one than `asked` may answer if it has columns of these names too. Gives
+    /// the offsets that the answer reports.
+    pub(super) async fn check(
+        &self,
+        (question, asked): (Question, usize),
+        views: &[Vec<usize>],
+        answer: &Answer,
+    ) -> Result<Position> {
         let offsets = answer.as_of.sources.get("events").context("the answer reports no offsets")?;
         let as_of = Position::new(offsets.offsets.iter().copied().map(Offset).collect());
         let durable = lock(&self.disk).end().clone();
         ensure!(durable.covers(&as_of), "the answer stands for events below {as_of}, but only {durable} are durable");
         match (question, views) {
             (Question::Together(_), [first, second]) => self.check_counts([first, second], &as_of, answer).await?,
-            (_, [definitions]) => self.check_rows(question, definitions, &as_of, answer).await?,
+            (_, [definitions]) => self.check_rows((question, asked), definitions, &as_of, answer).await?,
             _ => bail!("{question:?} was asked of {} views", views.len()),
         }
         Ok(as_of)
     }
 
-    async fn check_rows(&self, of: Question, definitions: &[usize], as_of: &Position, answer: &Answer) -> Result<()> {
+    async fn check_rows(
+        &self,
+        (of, asked): (Question, usize),
+        definitions: &[usize],
+        as_of: &Position,
+        answer: &Answer,
+    ) -> Result<()> {
         let rows = one_pass::to_rows(&answer.batches)?;
-        let mut difference = Ok(());
+        let mut difference = Err(anyhow::anyhow!("no definition has the columns of {of:?}"));
         for &definition in definitions {
             let truth = self.rows(definition, as_of).await?;
-            let columns = of.columns(definition);
+            let Some((columns, first)) = of.columns(asked, definition) else { continue };
             let tolerance = |column: usize| DEFINITIONS[definition].tolerance(columns[column]);
             difference = match (of, answer.schema.fields().len()) {
                 (Question::Count, 1) => count_is(&rows, 0, &[truth.len()]),
                 (_, found) if found != columns.len() => Err(anyhow::anyhow!("{found} columns, not {}", columns.len())),
-                _ => one_pass::ensure_equal(&tolerance, rows.clone(), of.of_all(&truth, &columns)),
+                _ => one_pass::ensure_equal(&tolerance, rows.clone(), of.of_all(&truth, &columns, first)),
             };
             if difference.is_ok() {
                 return Ok(());
@@ -107,9 +119,7 @@ impl Question {
         match self {
             Question::All => format!("SELECT * FROM {view}"),
             Question::SomeColumns => {
-                let columns: Vec<&str> =
-                    self.columns(definition).into_iter().map(|column| names[column].as_str()).collect();
-                format!("SELECT {} FROM {view}", columns.join(", "))
+                format!("SELECT {} FROM {view}", every_other(&names).join(", "))
             }
             Question::Count => format!("SELECT count(*) FROM {view}"),
             Question::FirstIsNull(is) => {
@@ -121,19 +131,31 @@ impl Question {
         }
     }
 
-    /// Which of the view's columns the answer has.
-    fn columns(self, definition: usize) -> Vec<usize> {
-        let count = DEFINITIONS[definition].column_names().len();
-        let step = if matches!(self, Question::SomeColumns) { 2 } else { 1 };
-        (0..count).rev().step_by(step).collect::<Vec<_>>().into_iter().rev().collect()
+    /// Which columns of a view by `definition` the answer has, and which one the predicate is about, when the question
+    /// names the columns of `asked`; `None` if there are none of these names.
+    fn columns(self, asked: usize, definition: usize) -> Option<(Vec<usize>, usize)> {
+        let (asked, names) = (DEFINITIONS[asked].column_names(), DEFINITIONS[definition].column_names());
+        let find = |wanted: &str| names.iter().position(|name| name == wanted);
+        match self {
+            Question::SomeColumns => Some((every_other(&asked).into_iter().map(find).collect::<Option<_>>()?, 0)),
+            Question::FirstIsNull(_) => Some(((0..names.len()).collect(), find(&asked[0])?)),
+            _ => Some(((0..names.len()).collect(), 0)),
+        }
     }
 
-    /// What of all the view's rows is the answer.
-    fn of_all(self, rows: &[Row], columns: &[usize]) -> Vec<Row> {
+    /// What of all the view's rows is the answer; a predicate is about the column `first`.
+    fn of_all(self, rows: &[Row], columns: &[usize], first: usize) -> Vec<Row> {
         let wanted = |row: &&Row| match self {
-            Question::FirstIsNull(is) => (row.texts[0] == "NULL") == is,
+            Question::FirstIsNull(is) => (row.texts[first] == "NULL") == is,
             _ => true,
         };
         rows.iter().filter(wanted).map(|row| row.project(columns)).collect()
     }
+}
+
+/// Every other name, the last one among them.
+fn every_other(names: &[String]) -> Vec<&str> {
+    let mut chosen: Vec<&str> = names.iter().rev().step_by(2).map(String::as_str).collect();
+    chosen.reverse();
+    chosen
 }
