@@ -351,9 +351,7 @@ fn invalid(error: DataFusionError) -> Error {
 /// An error of optimizing, which computes with the query's constants: a pattern that is no regular expression fails here.
 fn not_planned(error: DataFusionError) -> Error {
     match error.find_root() {
-        DataFusionError::External(_) | DataFusionError::NotImplemented(_) if shared_cause(&error).is_none() => {
-            invalid(error)
-        }
+        DataFusionError::External(_) if shared_cause(&error).is_none() => invalid(error),
         _ => failed(error),
     }
 }
@@ -371,8 +369,10 @@ fn failed(error: DataFusionError) -> Error {
     match error.find_root() {
         _ if full => Error::QueryDisk { reason },
         DataFusionError::ResourcesExhausted(_) => Error::QueryMemory { reason },
-        // Division by zero, a cast that fails: the data does not fit what the SQL asks.
+        // Division by zero, a cast that fails: the data does not fit what the SQL asks. An operator that only the parser
+        // knows is found out when it is to be computed.
         DataFusionError::ArrowError(..)
+        | DataFusionError::NotImplemented(_)
         | DataFusionError::Execution(_)
         | DataFusionError::Plan(_)
         | DataFusionError::SchemaError(..) => Error::InvalidQuery { reason },

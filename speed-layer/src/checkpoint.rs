@@ -15,6 +15,7 @@
 //! Nothing here is the only copy of anything: log and history hold the events. So nothing is fsynced, and whatever is
 //! missing, torn or damaged is found by its checksum and computed again.
 
+mod inspect;
 mod manifest;
 mod run_file;
 
@@ -31,6 +32,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use watershed_shared::fault;
 use watershed_shared::position::Boundary;
 
+pub use self::inspect::CheckpointReport;
 use self::manifest::{Manifest, StoredRun, StoredSegment};
 pub(crate) use self::run_file::RunFile;
 use crate::segment::{Run, Segment};
@@ -155,7 +157,7 @@ impl Checkpoint {
         };
         let manifest = Manifest::new(segments.iter().map(stored).collect());
         fault::point("checkpoint.before_manifest");
-        let path = self.manifest_path();
+        let path = manifest_path(&self.folder);
         let put = self.objects.put(&path, PutPayload::from(manifest.to_bytes())).await;
         put.map_err(|source| store_error("write", &path, source))?;
         fault::point("checkpoint.before_cleanup");
@@ -172,10 +174,13 @@ impl Checkpoint {
     /// # Errors
     /// `Damaged` or `Store`; the checkpoint can be written anew all the same.
     pub async fn load(&self, boundary: &Boundary, memory_bytes: usize) -> Result<Vec<Segment>> {
-        let manifest = self.manifest().await?.map(|manifest| manifest.starting_at(boundary)).unwrap_or_default();
+        let manifest = read_manifest(&self.objects, &self.folder)
+            .await?
+            .map(|manifest| manifest.starting_at(boundary))
+            .unwrap_or_default();
         let named = manifest.segments.iter().flat_map(|segment| &segment.runs).map(|run| (run.id, self.file_of(run)));
         let files: BTreeMap<u64, RunFile> = named.collect();
-        let manifest_path = self.manifest_path();
+        let manifest_path = manifest_path(&self.folder);
         let is_named = |path: &Path| *path == manifest_path || files.values().any(|file| file.path() == path);
         delete_all_but(&self.objects, Some(&self.folder), is_named).await?;
 
@@ -203,16 +208,6 @@ impl Checkpoint {
     /// The file of a run, if the checkpoint holds it.
     pub(crate) fn file(&self, id: u64) -> Option<RunFile> {
         self.files().get(&id).cloned()
-    }
-
-    async fn manifest(&self) -> Result<Option<Manifest>> {
-        let path = self.manifest_path();
-        let content = match self.objects.get(&path).await {
-            Ok(found) => found.bytes().await.map_err(|source| store_error("read", &path, source))?,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(source) => return Err(store_error("read", &path, source)),
-        };
-        Manifest::from_bytes(&content).map(Some).map_err(|reason| damaged(&path, reason))
     }
 
     /// The file of a run, written if it is not there yet.
@@ -243,12 +238,8 @@ impl Checkpoint {
         RunFile::new(&self.objects, self.run_path(stored.id), stored.clone(), &self.schema)
     }
 
-    fn manifest_path(&self) -> Path {
-        self.folder.clone().join("manifest")
-    }
-
     fn run_path(&self, id: u64) -> Path {
-        self.folder.clone().join(format!("{id}.arrow"))
+        run_path(&self.folder, id)
     }
 
     fn files(&self) -> MutexGuard<'_, BTreeMap<u64, RunFile>> {
@@ -274,6 +265,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Views that are defined alike have checkpoints of their own.
 fn folder(view: &str, definition: &str) -> Path {
     Path::from_iter([view, definition])
+}
+
+fn manifest_path(folder: &Path) -> Path {
+    folder.clone().join("manifest")
+}
+
+fn run_path(folder: &Path, id: u64) -> Path {
+    folder.clone().join(format!("{id}.arrow"))
+}
+
+async fn read_manifest(objects: &Arc<dyn ObjectStore>, folder: &Path) -> Result<Option<Manifest>> {
+    let path = manifest_path(folder);
+    let content = match objects.get(&path).await {
+        Ok(found) => found.bytes().await.map_err(|source| store_error("read", &path, source))?,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(source) => return Err(store_error("read", &path, source)),
+    };
+    Manifest::from_bytes(&content).map(Some).map_err(|reason| damaged(&path, reason))
 }
 
 async fn delete_all_but(

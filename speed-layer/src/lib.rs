@@ -10,7 +10,7 @@ mod compact;
 mod segment;
 mod view;
 
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore};
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointReport, CheckpointStore};
 pub use compact::{Compacted, Compaction};
 pub use segment::{RealtimeStates, Run, Segment};
 pub use view::RealtimeView;

@@ -31,7 +31,8 @@ Examples:
   watershed doctor /var/lib/watershed --format json | jq '.findings[]'
 
 Checked are all checksums, the offsets of each log against its history, each batch view's boundary against the history's \
-cuts, the row counts, the catalog, format versions, and files that belong to nothing.
+cuts, the row counts, the checkpoints of realtime views against those boundaries, the catalog, format versions, and files \
+that belong to nothing.
 
 Exit codes: 0 nothing is wrong, 1 something is, 2 it could not be checked. Notes count as nothing wrong.")]
 pub(crate) struct DoctorArgs {
@@ -44,7 +45,7 @@ pub(crate) struct DoctorArgs {
     /// How the findings are printed
     #[arg(long, short, value_enum, default_value_t)]
     format: ListFormat,
-    /// Repair what can be made again: batch views, checkpoints, the catalog, files that belong to nothing
+    /// Repair what can be made again: batch views, checkpoints of tables and realtime views, the catalog, files that belong to nothing
     #[arg(long)]
     repair: bool,
     /// With --repair: only say what would be done

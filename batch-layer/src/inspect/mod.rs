@@ -14,6 +14,7 @@ use std::fmt;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use serde::Serialize;
+use watershed_shared::position::Boundary;
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
@@ -140,7 +141,8 @@ impl<'a> Inspection<'a> {
     }
 
     /// Checks the batch views of all definitions that the store has. `sources` says which source each definition reads,
-    /// by the names of their folders; `histories` says what there is of the sources.
+    /// by the names of their folders; `histories` says what there is of the sources. Gives the boundary of each definition
+    /// whose batch view can be told, `None` for one that cannot.
     ///
     /// # Errors
     /// `Retryable` when the store refuses.
@@ -148,15 +150,17 @@ impl<'a> Inspection<'a> {
         &mut self,
         used: &BTreeMap<(String, String), String>,
         histories: &BTreeMap<String, HistoryReport>,
-    ) -> Result<()> {
+    ) -> Result<BTreeMap<(String, String), Option<Boundary>>> {
+        let mut boundaries = BTreeMap::new();
         for folder in self.folders("views", 2) {
             let mut parts = folder.parts().skip(1);
             let mut name = || parts.next().and_then(|part| layout::name_of(part.as_ref())).unwrap_or_default();
             let (view, definition) = (name(), name());
-            let source = used.get(&(view.clone(), definition));
-            self.batch_views(&view, folder, source.and_then(|source| histories.get(source))).await?;
+            let key = (view.clone(), definition);
+            let history = used.get(&key).and_then(|source| histories.get(source));
+            boundaries.insert(key, self.batch_views(&view, folder, history).await?);
         }
-        Ok(())
+        Ok(boundaries)
     }
 
     /// What was found, the worst first, and the versions of everything.

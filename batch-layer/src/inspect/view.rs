@@ -1,6 +1,7 @@
 //! Checks the batch views of one definition: their log, their files, and the boundary against the history's cuts.
 
 use object_store::path::Path;
+use watershed_shared::position::Boundary;
 
 use super::log::offsets;
 use super::{HistoryReport, Inspection, Repair, Severity, short};
@@ -9,13 +10,14 @@ use crate::history::position;
 use crate::table::StoredTable;
 
 impl Inspection<'_> {
-    /// `history` is that of the view's source; without it, the boundary cannot be checked.
+    /// `history` is that of the view's source; without it, the boundary cannot be checked. Gives the boundary, if the
+    /// table says one.
     pub(super) async fn batch_views(
         &mut self,
         view: &str,
         folder: Path,
         history: Option<&HistoryReport>,
-    ) -> Result<()> {
+    ) -> Result<Option<Boundary>> {
         let objects = self.objects_in(&folder);
         let place = self.store.path(&folder);
         let repair = Some(Repair::DropBatchViews { view: view.to_owned(), folder: folder.clone() });
@@ -25,7 +27,7 @@ impl Inspection<'_> {
             Err(error) if error.is_lasting() => {
                 let repair = repair.filter(|_| matches!(error, Error::Corrupt { .. }));
                 self.find(Severity::Error, short(&error), place, action, repair);
-                return Ok(());
+                return Ok(None);
             }
             Err(error) => return Err(error),
         };
@@ -42,8 +44,8 @@ impl Inspection<'_> {
         for damage in damaged {
             self.find(Severity::Error, damage.what, &damage.file.path, action, repair.clone());
         }
+        let boundary = position(&snapshot, 0);
         if let Some(history) = history {
-            let boundary = position(&snapshot, 0);
             if let Some(what) = boundary_fault(&offsets(&boundary), history) {
                 self.find(Severity::Error, what, &place, action, repair);
             }
@@ -53,7 +55,7 @@ impl Inspection<'_> {
             self.find(Severity::Note, what, &place, action, None);
         }
         self.orphans(&folder, &objects, &snapshot);
-        Ok(())
+        Ok(Some(Boundary(boundary)))
     }
 }
 

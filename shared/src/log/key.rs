@@ -93,6 +93,8 @@ pub(super) enum SystemKey<'a> {
     Start(&'a str, PartitionId),
     /// A schema message.
     Schema(u64),
+    /// A receipt, a producer's last request or the generation of both.
+    Receipt,
     /// Anything else.
     Other,
 }
@@ -105,6 +107,8 @@ pub(super) fn system_key(key: &[u8]) -> Option<SystemKey<'_>> {
         }
         [b'o', rest @ ..] => source_and_numbers(rest)
             .map(|(source, number)| SystemKey::Start(source, PartitionId(u32::from_be_bytes(number)))),
+        [b'r', ..] => Some(SystemKey::Receipt),
+        _ if key == GENERATION_KEY => Some(SystemKey::Receipt),
         _ => None,
     };
     Some(known.unwrap_or(SystemKey::Other))

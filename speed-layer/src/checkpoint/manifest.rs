@@ -55,6 +55,12 @@ impl Manifest {
         self
     }
 
+    /// Whether nothing lies from `boundary` on, or something that starts there and has no gaps.
+    pub(super) fn fits(&self, boundary: &Boundary) -> bool {
+        let is_below = self.segments.iter().all(|segment| boundary.0.covers(&segment.end));
+        is_below || !self.clone().starting_at(boundary).segments.is_empty()
+    }
+
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         // Strings and numbers only: they always have a JSON form.
         let json = serde_json::to_string(self).unwrap_or_default();

@@ -39,17 +39,23 @@ pub(crate) struct RunFile {
 
 #[derive(Debug)]
 struct Inner {
-    objects: Arc<dyn ObjectStore>,
-    path: Path,
-    stored: StoredRun,
+    file: StoredFile,
     schema: SchemaRef,
+}
+
+/// A run's bytes, whatever they say.
+#[derive(Debug)]
+pub(super) struct StoredFile {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) path: Path,
+    pub(super) stored: StoredRun,
 }
 
 impl RunFile {
     /// The file of a run that the manifest names, or is about to name.
     pub(super) fn new(objects: &Arc<dyn ObjectStore>, path: Path, stored: StoredRun, schema: &SchemaRef) -> RunFile {
-        let (objects, schema) = (Arc::clone(objects), Arc::clone(schema));
-        RunFile { inner: Arc::new(Inner { objects, path, stored, schema }) }
+        let file = StoredFile { objects: Arc::clone(objects), path, stored };
+        RunFile { inner: Arc::new(Inner { file, schema: Arc::clone(schema) }) }
     }
 
     /// Writes `states` to `path`.
@@ -103,24 +109,24 @@ impl RunFile {
     }
 
     pub(crate) fn id(&self) -> u64 {
-        self.inner.stored.id
+        self.inner.file.stored.id
     }
 
     pub(crate) fn rows(&self) -> usize {
-        self.inner.stored.rows
+        self.inner.file.stored.rows
     }
 
     /// Length of the file.
     pub(crate) fn bytes(&self) -> usize {
-        self.inner.stored.bytes
+        self.inner.file.stored.bytes
     }
 
     pub(super) fn stored(&self) -> &StoredRun {
-        &self.inner.stored
+        &self.inner.file.stored
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.inner.path
+        &self.inner.file.path
     }
 
     /// Whether somebody else may still read the file.
@@ -164,42 +170,23 @@ struct Reading {
 }
 
 impl Reading {
+    /// The next batch; `None` after the last, when the rows are as many as they should be.
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some(batch) = self.decoded.pop_front() {
                 self.rows += batch.num_rows();
                 return Ok(Some(batch));
             }
-            let file = Arc::clone(&self.file.inner);
-            if self.offset >= file.stored.bytes {
-                return match self.rows == file.stored.rows {
-                    true => Ok(None),
-                    false => {
-                        Err(damaged(&file.path, format!("it has {} rows instead of {}", self.rows, file.stored.rows)))
-                    }
-                };
+            let StoredFile { path, stored, .. } = &self.file.inner.file;
+            if self.offset >= stored.bytes {
+                let wrong = || damaged(path, format!("it has {} rows instead of {}", self.rows, stored.rows));
+                return if self.rows == stored.rows { Ok(None) } else { Err(wrong()) };
             }
-            let end = (self.offset + PART_BYTES).min(file.stored.bytes);
-            let part = match file.objects.get_range(&file.path, self.offset as u64..end as u64).await {
-                Ok(part) => part,
-                Err(object_store::Error::NotFound { .. }) => {
-                    return Err(damaged(&file.path, "it is missing".to_owned()));
-                }
-                Err(source) => return Err(self.explain(source).await),
-            };
-            if part.len() != end - self.offset {
-                let found = self.offset + part.len();
-                return Err(damaged(&file.path, format!("it ends after {found} of {} bytes", file.stored.bytes)));
+            let part = self.file.inner.file.part(self.offset).await?;
+            self.offset += part.len();
+            if let Err(reason) = self.decode(part) {
+                return Err(damaged(self.file.path(), reason));
             }
-            let computed = XxHash64::oneshot(0, &part);
-            let expected = file.stored.checksums.get(self.offset / PART_BYTES).copied().unwrap_or_default();
-            if computed != expected {
-                let reason =
-                    format!("from byte {} on its checksum is {computed:016x} instead of {expected:016x}", self.offset);
-                return Err(damaged(&file.path, reason));
-            }
-            self.offset = end;
-            self.decode(part).map_err(|reason| damaged(&file.path, reason))?;
             tokio::task::consume_budget().await;
         }
     }
@@ -216,10 +203,48 @@ impl Reading {
         }
         Ok(())
     }
+}
+
+impl StoredFile {
+    /// Reads the file to its end, checks its bytes and keeps nothing; `progress` hears how many they are.
+    ///
+    /// # Errors
+    /// `Damaged` or `Store`.
+    pub(super) async fn check(&self, progress: &(dyn Fn(u64) + Send + Sync)) -> Result<()> {
+        let mut offset = 0;
+        while offset < self.stored.bytes {
+            let part = self.part(offset).await?.len();
+            progress(part as u64);
+            offset += part;
+        }
+        Ok(())
+    }
+
+    /// The part that starts at `offset`, as it was written.
+    async fn part(&self, offset: usize) -> Result<Bytes> {
+        let StoredFile { objects, path, stored } = self;
+        let end = (offset + PART_BYTES).min(stored.bytes);
+        let part = match objects.get_range(path, offset as u64..end as u64).await {
+            Ok(part) => part,
+            Err(object_store::Error::NotFound { .. }) => return Err(damaged(path, "it is missing".to_owned())),
+            Err(source) => return Err(self.explain(source).await),
+        };
+        if part.len() != end - offset {
+            let found = offset + part.len();
+            return Err(damaged(path, format!("it ends after {found} of {} bytes", stored.bytes)));
+        }
+        let computed = XxHash64::oneshot(0, &part);
+        let expected = stored.checksums.get(offset / PART_BYTES).copied().unwrap_or_default();
+        if computed != expected {
+            let reason = format!("from byte {offset} on its checksum is {computed:016x} instead of {expected:016x}");
+            return Err(damaged(path, reason));
+        }
+        Ok(part)
+    }
 
     /// Tells a file that has been cut from a store that does not answer.
     async fn explain(&self, source: object_store::Error) -> CheckpointError {
-        let Inner { objects, path, stored, .. } = &*self.file.inner;
+        let StoredFile { objects, path, stored } = self;
         match objects.head(path).await {
             Ok(found) if found.size != stored.bytes as u64 => {
                 damaged(path, format!("it has {} bytes instead of {}", found.size, stored.bytes))

@@ -126,6 +126,31 @@ async fn damage_is_named_and_the_checkpoint_can_be_written_anew() -> Outcome {
 }
 
 #[tokio::test]
+async fn an_inspection_tells_damage_gaps_and_files_without_a_name() -> Outcome {
+    let store = CheckpointStore::in_memory();
+    let inspect = async || store.inspect(&|_| {}).await.map(|mut reports| reports.pop().unwrap());
+    let segments = [segment(5, 10, vec![run(0, 30)]), segment(10, 20, vec![run(30, 30)])];
+    store.of("v/1", "d", &schema()).save(&segments).await?;
+    let report = inspect().await?;
+    assert!(report.is_of("v/1", "d") && report.damages.is_empty() && report.unnamed == (0, 0));
+    assert_eq!(report.end(), Some(&at(20)));
+    let fits = [0, 5, 7, 10, 15, 20, 30].map(|boundary| report.fits(&Boundary(at(boundary))));
+    assert_eq!(fits, [false, true, false, true, false, true, true]);
+
+    let folder = folder("v/1", "d");
+    store.objects.put(&folder.clone().join("99.arrow"), PutPayload::from_static(b"left")).await?;
+    store.objects.put(&run_path(&folder, segments[0].runs[0].id), PutPayload::from_static(b"torn")).await?;
+    let report = inspect().await?;
+    assert_eq!((report.damages.len(), report.unnamed), (1, (1, 4)));
+    store.objects.put(&manifest_path(&folder), PutPayload::from_static(b"torn")).await?;
+    assert!(inspect().await?.damages[0].to_string().contains("manifest"));
+
+    store.remove(&report.folder).await?;
+    assert!(files(&store).await.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_missing_run_is_damage() -> Outcome {
     let store = CheckpointStore::in_memory();
     let segments = [segment(0, 10, vec![run(0, 10)])];

@@ -12,8 +12,9 @@ use watershed_shared::definition::{Statement, parse_definitions};
 use watershed_shared::error::{Error as SharedError, ErrorKind};
 use watershed_shared::log::{LogPartition, LogReport, LogStore};
 use watershed_shared::plan::{STATE_FORMAT_VERSION, compile};
-use watershed_shared::position::{Offset, PartitionId};
+use watershed_shared::position::{Boundary, Offset, PartitionId};
 use watershed_shared::source::SourceDefinition;
+use watershed_speed_layer::{CheckpointReport, CheckpointStore};
 
 use super::place::Place;
 
@@ -39,6 +40,10 @@ pub(super) enum Fix {
     Store(Repair),
     /// Lets a log open that has lost its newest events.
     ForgetAcknowledgement(PathBuf),
+    /// Makes the next start compute a realtime view anew.
+    DropCheckpoint {
+        folder: String,
+    },
 }
 
 /// Checks everything.
@@ -107,6 +112,15 @@ impl Diagnosis {
                         "restore the folder \"log\" from a copy; events that the history has too are safe there";
                     self.find(Severity::Error, what, at, action, None);
                 }
+                if let Some(first) = self.log.damaged_receipts.first() {
+                    let what = format!(
+                        "{} receipts of requests are damaged, the first: {first}; a request that is repeated and needs one is \
+                         refused",
+                        self.log.damaged_receipts.len()
+                    );
+                    let action = "nothing, if no client repeats requests from before; receipts are forgotten with time";
+                    self.find(Severity::Warning, what, folder.display(), action, None);
+                }
                 Ok(Some(store))
             }
             Err(SharedError::Corrupt { reason, .. }) => {
@@ -148,7 +162,7 @@ impl Diagnosis {
         let histories = inspection.histories().await?;
         bar.set_message("batch views");
         let used = used_definitions(place, catalog.as_ref()).await;
-        inspection.views(&used, &histories).await?;
+        let boundaries = inspection.views(&used, &histories).await?;
         let (findings, formats) = inspection.finish();
         self.findings
             .extend(findings.into_iter().map(|finding| Found { fix: finding.repair.clone().map(Fix::Store), finding }));
@@ -156,6 +170,37 @@ impl Diagnosis {
         self.formats.push(FormatVersion { what: "states".to_owned(), version: STATE_FORMAT_VERSION.to_owned() });
         self.compare_logs(&histories);
         self.compare_catalog(place, catalog.as_ref());
+        bar.set_message("realtime");
+        self.examine_checkpoints(place, &Layers { used, histories, boundaries }, bar).await
+    }
+
+    /// Checks the copies of realtime views: their bytes, and that their segments fit the batch views' boundaries.
+    async fn examine_checkpoints(&mut self, place: &Place, layers: &Layers, bar: &ProgressBar) -> Result<()> {
+        let folder = place.realtime();
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        let progress = |bytes| {
+            bar.inc_length(bytes);
+            bar.inc(bytes);
+        };
+        let action = "repair it: it is deleted, and the next start computes the realtime view from history and log; or \
+                      start, which does the same";
+        for report in CheckpointStore::open(&folder)?.inspect(&progress).await? {
+            let at = folder.join(&report.folder);
+            for damage in &report.damages {
+                let fix = Fix::DropCheckpoint { folder: report.folder.clone() };
+                self.find(Severity::Warning, damage.to_string(), at.display(), action, Some(fix));
+            }
+            if let Some(what) = layers.checkpoint_fault(&report).filter(|_| report.damages.is_empty()) {
+                let action = "nothing: the next start computes the realtime view from history and log";
+                self.find(Severity::Note, what, at.display(), action, None);
+            }
+            if let (files @ 1.., bytes) = report.unnamed {
+                let what = format!("{files} files of {} belong to nothing", HumanBytes(bytes));
+                self.find(Severity::Note, what, at.display(), "nothing: the next start deletes them", None);
+            }
+        }
         Ok(())
     }
 
@@ -231,6 +276,28 @@ fn holds(log: &LogPartition, source: &str, partition: PartitionId, offset: Offse
     log.source == source && log.partition == partition && log.end > offset.max(log.start)
 }
 
+/// What histories and batch views say of the places where realtime views must begin and end.
+struct Layers {
+    used: BTreeMap<(String, String), String>,
+    histories: BTreeMap<String, HistoryReport>,
+    boundaries: BTreeMap<(String, String), Option<Boundary>>,
+}
+
+impl Layers {
+    /// Why a start cannot use a checkpoint whose bytes are right; what cannot be told is no fault.
+    fn checkpoint_fault(&self, report: &CheckpointReport) -> Option<String> {
+        let (key, source) = self.used.iter().find(|((view, definition), _)| report.is_of(view, definition))?;
+        // A view that has had no batch run begins with the first event.
+        let boundary = self.boundaries.get(key).map_or_else(|| Some(Boundary::default()), Clone::clone)?;
+        if !report.fits(&boundary) {
+            return Some(format!("its segments do not begin at the batch view's boundary {boundary}"));
+        }
+        let history = self.histories.get(source)?.end.as_ref()?;
+        let end = report.end().filter(|end| !history.covers(end))?;
+        Some(format!("it ends at {end}, beyond the history's end {history}"))
+    }
+}
+
 /// Which source each definition reads that is active or in the project, by view and name of the definition's folder.
 async fn used_definitions(place: &Place, catalog: Option<&Catalog>) -> BTreeMap<(String, String), String> {
     let mut used = BTreeMap::new();
@@ -267,6 +334,9 @@ impl Fix {
     pub(super) fn describe(&self) -> String {
         match self {
             Fix::Store(repair) => repair.describe(),
+            Fix::DropCheckpoint { folder } => {
+                format!("delete the realtime checkpoint {folder}; the next start computes it from history and log")
+            }
             Fix::ForgetAcknowledgement(file) => {
                 format!("delete {}, so that the log opens without its newest events, which stay lost", file.display())
             }
@@ -285,6 +355,7 @@ impl Fix {
                 Ok(repair(&store, fix).await?)
             }
             Fix::ForgetAcknowledgement(file) => Ok(std::fs::remove_file(file)?),
+            Fix::DropCheckpoint { folder } => Ok(CheckpointStore::open(&place.realtime())?.remove(folder).await?),
         }
     }
 }

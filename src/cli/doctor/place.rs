@@ -44,6 +44,11 @@ impl Place {
         self.data.join("log")
     }
 
+    /// Folder of the realtime checkpoints.
+    pub(super) fn realtime(&self) -> PathBuf {
+        self.data.join("realtime")
+    }
+
     /// The store; `None` when it is a folder that is not there.
     pub(super) fn open_store(&self) -> Result<Option<Store>> {
         let is_missing = !self.store.contains("://") && !Path::new(&self.store).is_dir();

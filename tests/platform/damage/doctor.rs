@@ -50,7 +50,15 @@ async fn doctor_finds_nothing_in_an_intact_folder_and_every_damage_in_another() 
 async fn what_can_be_made_again_is_repaired() -> Result<()> {
     let fixture = Fixture::create(Rows::FEW).await?;
     let kinds = files(fixture.path())?;
-    for kind in [FileKind::ViewFile, FileKind::ViewCommit, FileKind::HistoryCheckpoint, FileKind::Catalog] {
+    let made_again = [
+        FileKind::ViewFile,
+        FileKind::ViewCommit,
+        FileKind::HistoryCheckpoint,
+        FileKind::Catalog,
+        FileKind::RealtimeManifest,
+        FileKind::RealtimeRun,
+    ];
+    for kind in made_again {
         let project = project(fixture.path())?;
         let data = project.path().join("data");
         Damage::FlipBit.inflict(&data, &kinds[&kind], 3)?;

@@ -24,10 +24,12 @@ pub(super) enum FileKind {
     ViewCommit,
     ViewFile,
     Catalog,
+    RealtimeManifest,
+    RealtimeRun,
 }
 
 impl FileKind {
-    pub(super) const ALL: [FileKind; 13] = [
+    pub(super) const ALL: [FileKind; 15] = [
         FileKind::LogJournal,
         FileKind::LogTable,
         FileKind::LogManifest,
@@ -41,6 +43,8 @@ impl FileKind {
         FileKind::ViewCommit,
         FileKind::ViewFile,
         FileKind::Catalog,
+        FileKind::RealtimeManifest,
+        FileKind::RealtimeRun,
     ];
 
     /// The kind of a file by its path in the data folder; `None` for what nothing reads.
@@ -53,6 +57,8 @@ impl FileKind {
             "_watershed_checkpoint" => Some(FileKind::CheckpointMark),
             "_last_checkpoint" => Some(FileKind::CheckpointHint),
             "views.json" => Some(FileKind::Catalog),
+            "manifest" => Some(FileKind::RealtimeManifest),
+            name if name.ends_with(".arrow") => Some(FileKind::RealtimeRun),
             name if name.starts_with("MANIFEST-") => Some(FileKind::LogManifest),
             name if name.ends_with(".sst") => Some(FileKind::LogTable),
             name if name.ends_with(".log") => Some(FileKind::LogJournal),

@@ -157,6 +157,8 @@ async fn damaged_receipt_is_refused_by_name_and_others_are_found() -> Result<()>
     check_corrupt(append(&log, NOON, request("a")).await, "request \"a\" of source \"damage\"");
     assert!(matches!(append(&log, NOON, request("b")).await?, Appended::Before { .. }));
     assert_eq!(append(&log, NOON, request("c")).await?, Appended::Now(position([3])));
+    let report = store.verify(&mut |_| {});
+    assert_eq!((report.damages.len(), report.damaged_receipts.len()), (0, 1));
 
     store.store.db.put(GENERATION_KEY, b"x").map_err(|error| log_error("damage", "damage", error))?;
     drop((log, store));

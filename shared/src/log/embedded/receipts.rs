@@ -182,7 +182,7 @@ fn with_checksum(mut value: Vec<u8>) -> Vec<u8> {
 }
 
 /// What lies between version and checksum, if both are right.
-fn checked(value: &[u8]) -> Result<&[u8], String> {
+pub(super) fn checked(value: &[u8]) -> Result<&[u8], String> {
     match value.split_last_chunk() {
         Some((content, stored)) if XxHash64::oneshot(0, content) == u64::from_le_bytes(*stored) => match content {
             [RECEIPT_VERSION, rest @ ..] => Ok(rest),

@@ -11,6 +11,7 @@ use rocksdb::{DBRawIterator, ReadOptions};
 use super::super::block::{Block, BlockSchema};
 use super::super::key::{BlockKey, SystemKey, block_key, system_key};
 use super::LogStore;
+use super::receipts::checked;
 use crate::error::Error;
 use crate::position::{Offset, PartitionId};
 
@@ -21,6 +22,8 @@ pub struct LogReport {
     pub partitions: Vec<LogPartition>,
     /// What is damaged, in the order in which it lies in the store.
     pub damages: Vec<LogDamage>,
+    /// How each receipt that is damaged is so: a repeated request that needs one fails.
+    pub damaged_receipts: Vec<String>,
 }
 
 /// What a store holds of one partition.
@@ -98,6 +101,7 @@ impl Reading {
             Some(SystemKey::Schema(fingerprint)) => {
                 self.schemas.insert(fingerprint, value.to_vec());
             }
+            Some(SystemKey::Receipt) => self.report.damaged_receipts.extend(checked(value).err()),
             Some(SystemKey::Other) => {}
             None => match block_key(key) {
                 Some(key) => self.take_block(key, value),
