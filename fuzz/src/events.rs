@@ -78,7 +78,8 @@ pub(crate) fn csv(body: &[u8]) {
     let Some(decoded) = decode(EventFormat::Csv, body) else { return };
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     let records = csv_records(body);
-    let alone = records.iter().skip(1).map(|record| [records[0], b"\n", record].concat());
+    // The line end before keeps a byte order mark that is not the body's first bytes a part of the first name.
+    let alone = records.iter().skip(1).map(|record| [b"\n", records[0], b"\n", record].concat());
     assert_is_union(EventFormat::Csv, &decoded, alone);
     assert_survives(&decoded.events);
 }

@@ -17,7 +17,10 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, take};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int64Type, TimeUnit};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Float32Type,
+    Float64Type, Int64Type, TimeUnit,
+};
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 
@@ -164,6 +167,10 @@ fn read_text(source: &ArrayRef, plan: &Arc<ColumnPlan>) -> Result<Converted, Str
 }
 
 fn convert_numbers(source: &ArrayRef, plan: &Arc<ColumnPlan>) -> Result<Converted, String> {
+    let refused = beyond_precision(source);
+    if !refused.is_empty() {
+        return Ok(Err(refused));
+    }
     let target = plan.field.data_type();
     let to_float = matches!(plan.value_type, ValueType::Float | ValueType::Double);
     match source.data_type() {
@@ -184,6 +191,29 @@ fn convert_numbers(source: &ArrayRef, plan: &Arc<ColumnPlan>) -> Result<Converte
         }
         _ => Err(mismatch(source, plan)),
     }
+}
+
+/// Decimals with more digits than their own type allows. Arrow's casts panic on them.
+fn beyond_precision(source: &ArrayRef) -> Vec<(usize, Refusal)> {
+    let checked: ArrayRef = match source.data_type() {
+        DataType::Decimal32(digits, _) => {
+            Arc::new(source.as_primitive::<Decimal32Type>().null_if_overflow_precision(*digits))
+        }
+        DataType::Decimal64(digits, _) => {
+            Arc::new(source.as_primitive::<Decimal64Type>().null_if_overflow_precision(*digits))
+        }
+        DataType::Decimal128(digits, _) => {
+            Arc::new(source.as_primitive::<Decimal128Type>().null_if_overflow_precision(*digits))
+        }
+        DataType::Decimal256(digits, _) => {
+            Arc::new(source.as_primitive::<Decimal256Type>().null_if_overflow_precision(*digits))
+        }
+        _ => return Vec::new(),
+    };
+    let refused = (0..source.len()).filter(|index| checked.is_null(*index) && source.is_valid(*index));
+    // Its digits cannot be shown: Arrow leaves some out.
+    let reason = format!("the value has more digits than its Arrow type {}", source.data_type());
+    refused.map(|index| (index, Refusal::new(reason.as_str()))).collect()
 }
 
 /// Floats as exact numbers: the shortest decimal that stands for each is what counts, as it would in JSON.

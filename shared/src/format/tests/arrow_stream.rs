@@ -99,6 +99,14 @@ fn decimals_are_rescaled_only_without_loss() {
 }
 
 #[test]
+fn decimals_beyond_their_own_precision_are_refused() {
+    let decimals = vec![i256::from_i128(12_300), i256::MAX];
+    let decimals = Decimal256Array::from(decimals).with_precision_and_scale(5, 4).unwrap();
+    let refused = ["1/a: the value has more digits than its Arrow type Decimal256(5, 4)"];
+    check("DECIMAL", decimals, &["1.23"], &refused);
+}
+
+#[test]
 fn float_columns_take_the_nearest_float_but_only_integers_that_are_exact() {
     check("DOUBLE", Float32Array::from(vec![0.5, f32::INFINITY]), &["0.5", "inf"], &[]);
     let refused = ["1/a: the value 1e300 cannot be held exactly by a FLOAT column"];
