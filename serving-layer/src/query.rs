@@ -356,8 +356,9 @@ fn not_planned(error: DataFusionError) -> Error {
     }
 }
 
-/// Arrow's words for a pattern that it cannot compile.
-const NO_REGULAR_EXPRESSION: &str = "Regular expression did not compile";
+/// Words of Arrow and of the regex crate for a pattern that is no regular expression. Only their text gets here: as a bug of
+/// the engine or as somebody else's error, by the function and by whether the pattern is a constant.
+const NO_REGULAR_EXPRESSION: [&str; 2] = ["Regular expression did not compile", "regex parse error"];
 
 /// An error of running.
 fn failed(error: DataFusionError) -> Error {
@@ -376,9 +377,10 @@ fn failed(error: DataFusionError) -> Error {
         | DataFusionError::Execution(_)
         | DataFusionError::Plan(_)
         | DataFusionError::SchemaError(..) => Error::InvalidQuery { reason },
-        // What Arrow says of a pattern of SIMILAR TO arrives as a bug of the engine.
-        DataFusionError::Internal(words) if words.contains(NO_REGULAR_EXPRESSION) => {
-            Error::InvalidQuery { reason: words.clone() }
+        DataFusionError::Internal(_) | DataFusionError::External(_)
+            if NO_REGULAR_EXPRESSION.iter().any(|words| reason.contains(words)) =>
+        {
+            Error::InvalidQuery { reason }
         }
         _ => Error::QueryFailed { reason },
     }

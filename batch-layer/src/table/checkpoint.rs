@@ -137,10 +137,18 @@ impl StoredTable {
         Ok(self.verify_checkpoint(&mark).await.is_ok().then_some(mark.version))
     }
 
-    /// The version that Delta's hint names; a missing or unreadable hint only makes opening slower.
+    /// The version that Delta's hint names, if that checkpoint is there; a missing or wrong hint only makes opening slower.
+    /// Delta's library would look for every commit up to a version that the hint makes up.
     pub(super) async fn last_checkpoint(&self) -> Result<Option<u64>> {
         let bytes = self.read_log_file(HINT).await?;
-        Ok(bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()?.get("version")?.as_u64()))
+        let version = bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()?.get("version")?.as_u64());
+        let Some(version) = version else { return Ok(None) };
+        let path = self.log_file(&checkpoint_name(version));
+        match self.store.objects().head(&path).await {
+            Ok(_) => Ok(Some(version)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(Error::Store { action: "look for", path: path.to_string(), source }),
+        }
     }
 
     /// A file in the log's folder; `None` when it is not there.

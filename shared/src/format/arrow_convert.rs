@@ -18,8 +18,8 @@ use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, take};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Float32Type,
-    Float64Type, Int64Type, TimeUnit,
+    ArrowPrimitiveType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType,
+    Float32Type, Float64Type, Int64Type, TimeUnit,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
@@ -167,10 +167,20 @@ fn read_text(source: &ArrayRef, plan: &Arc<ColumnPlan>) -> Result<Converted, Str
 }
 
 fn convert_numbers(source: &ArrayRef, plan: &Arc<ColumnPlan>) -> Result<Converted, String> {
-    let refused = beyond_precision(source);
-    if !refused.is_empty() {
-        return Ok(Err(refused));
+    let Some(checked) = within_precision(source) else { return convert_sound_numbers(source, plan) };
+    let beyond = (0..source.len()).filter(|index| checked.is_null(*index) && source.is_valid(*index));
+    // The digits of such a value cannot be shown: Arrow leaves some out.
+    let reason = format!("the value has more digits than its Arrow type {}", source.data_type());
+    let mut refused: Vec<_> = beyond.map(|index| (index, Refusal::new(reason.as_str()))).collect();
+    match convert_sound_numbers(&checked, plan)? {
+        Ok(array) if refused.is_empty() => return Ok(Ok(array)),
+        Ok(_) => {}
+        Err(values) => refused.extend(values),
     }
+    Ok(Err(refused))
+}
+
+fn convert_sound_numbers(source: &ArrayRef, plan: &Arc<ColumnPlan>) -> Result<Converted, String> {
     let target = plan.field.data_type();
     let to_float = matches!(plan.value_type, ValueType::Float | ValueType::Double);
     match source.data_type() {
@@ -193,27 +203,20 @@ fn convert_numbers(source: &ArrayRef, plan: &Arc<ColumnPlan>) -> Result<Converte
     }
 }
 
-/// Decimals with more digits than their own type allows. Arrow's casts panic on them.
-fn beyond_precision(source: &ArrayRef) -> Vec<(usize, Refusal)> {
-    let checked: ArrayRef = match source.data_type() {
-        DataType::Decimal32(digits, _) => {
-            Arc::new(source.as_primitive::<Decimal32Type>().null_if_overflow_precision(*digits))
-        }
-        DataType::Decimal64(digits, _) => {
-            Arc::new(source.as_primitive::<Decimal64Type>().null_if_overflow_precision(*digits))
-        }
-        DataType::Decimal128(digits, _) => {
-            Arc::new(source.as_primitive::<Decimal128Type>().null_if_overflow_precision(*digits))
-        }
-        DataType::Decimal256(digits, _) => {
-            Arc::new(source.as_primitive::<Decimal256Type>().null_if_overflow_precision(*digits))
-        }
-        _ => return Vec::new(),
-    };
-    let refused = (0..source.len()).filter(|index| checked.is_null(*index) && source.is_valid(*index));
-    // Its digits cannot be shown: Arrow leaves some out.
-    let reason = format!("the value has more digits than its Arrow type {}", source.data_type());
-    refused.map(|index| (index, Refusal::new(reason.as_str()))).collect()
+/// Decimals with NULL for those that have more digits than their own type allows, on which Arrow's casts panic; `None` for
+/// other numbers.
+fn within_precision(source: &ArrayRef) -> Option<ArrayRef> {
+    fn checked<T: DecimalType>(source: &ArrayRef, digits: u8) -> Option<ArrayRef> {
+        let checked = source.as_primitive::<T>().null_if_overflow_precision(digits);
+        Some(Arc::new(checked.with_data_type(source.data_type().clone())))
+    }
+    match source.data_type() {
+        DataType::Decimal32(digits, _) => checked::<Decimal32Type>(source, *digits),
+        DataType::Decimal64(digits, _) => checked::<Decimal64Type>(source, *digits),
+        DataType::Decimal128(digits, _) => checked::<Decimal128Type>(source, *digits),
+        DataType::Decimal256(digits, _) => checked::<Decimal256Type>(source, *digits),
+        _ => None,
+    }
 }
 
 /// Floats as exact numbers: the shortest decimal that stands for each is what counts, as it would in JSON.
