@@ -62,13 +62,7 @@ fn parse_elements(statement: &StatementText, parser: &mut Parser<'_>) -> Result<
             }
         } else {
             let field = parse_column(statement, parser)?;
-            if fields.iter().any(|earlier| earlier.name() == field.name()) {
-                return Err(refuse(
-                    at,
-                    format!("the source has two columns \"{}\"", field.name()),
-                    "rename one of them",
-                ));
-            }
+            check_new_name(at, &fields, field.name())?;
             fields.push(field);
         }
         if parser.consume_token(&Token::RParen) {
@@ -109,6 +103,21 @@ fn parse_column(statement: &StatementText, parser: &mut Parser<'_>) -> Result<Fi
         let _ = parser.parse_keyword(Keyword::NULL);
     }
     Ok(Field::new(name.value, data_type, nullable))
+}
+
+/// Delta tables, which hold the history, do not tell names apart that differ only in case.
+fn check_new_name(at: Location, earlier: &[Field], name: &str) -> Result<()> {
+    let lower = name.to_lowercase();
+    match earlier.iter().find(|field| field.name().to_lowercase() == lower) {
+        None => Ok(()),
+        Some(field) if field.name() == name => {
+            Err(refuse(at, format!("the source has two columns \"{name}\""), "rename one of them"))
+        }
+        Some(field) => {
+            let reason = format!("the columns \"{}\" and \"{name}\" differ only in case", field.name());
+            Err(refuse(at, reason, "rename one of them: other tools that read the history could not tell them apart"))
+        }
+    }
 }
 
 /// Whether PRIMARY KEY, FOREIGN KEY, UNIQUE (...) or CHECK (...) is next; the first words alone may name a column.

@@ -1,6 +1,6 @@
 //! Column types: from SQL to the canonical Arrow types of a source, and from any Arrow type back to a SQL name.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, FieldRef, Fields};
@@ -168,7 +168,7 @@ fn decimal(precision: u64, scale: i64) -> Result<DataType, TypeRefusal> {
 }
 
 fn struct_fields(fields: &[StructField]) -> Result<Fields, TypeRefusal> {
-    let mut names = HashSet::new();
+    let mut names = HashMap::new();
     let mut result = Vec::with_capacity(fields.len());
     for field in fields {
         let Some(name) = &field.field_name else {
@@ -182,8 +182,11 @@ fn struct_fields(fields: &[StructField]) -> Result<Fields, TypeRefusal> {
                 "fields have a name and a type only",
             ));
         }
-        if !names.insert(&name.value) {
-            let reason = format!("the struct has two fields \"{}\"", name.value);
+        if let Some(earlier) = names.insert(name.value.to_lowercase(), &name.value) {
+            let reason = match *earlier == name.value {
+                true => format!("the struct has two fields \"{earlier}\""),
+                false => format!("the fields \"{earlier}\" and \"{}\" of the struct differ only in case", name.value),
+            };
             return Err(TypeRefusal::new(reason, "rename one of them"));
         }
         result.push(Field::new(&name.value, arrow_type(&field.field_type)?, true));
