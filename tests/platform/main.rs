@@ -11,6 +11,7 @@ mod layers;
 mod model;
 mod oracles;
 mod producers;
+mod running;
 mod seeds;
 mod simulation;
 mod torture;

@@ -11,7 +11,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::oracles::platform::spawn;
+use super::running::spawn;
 
 const DEFINITIONS: &str = "
     CREATE SOURCE events (n BIGINT) WITH (connector = 'http', partitions = 3, partition_by = 'n');
@@ -105,7 +105,7 @@ impl Platform {
         fs::create_dir(&project)?;
         fs::write(project.join("watershed.toml"), "")?;
         fs::write(project.join("events.sql"), DEFINITIONS)?;
-        let (process, output, url) = spawn(folder.path())?;
+        let (process, output, url) = spawn(&folder.path().join("project"), &folder.path().join("data"))?;
         let client = Client::builder().pool_max_idle_per_host(0).build()?;
         Ok(Platform { folder, process, output, url, client })
     }
@@ -141,7 +141,8 @@ impl Platform {
     }
 
     fn restart(&mut self) -> Result<()> {
-        (self.process, self.output, self.url) = spawn(self.folder.path())?;
+        (self.process, self.output, self.url) =
+            spawn(&self.folder.path().join("project"), &self.folder.path().join("data"))?;
         Ok(())
     }
 

@@ -1,16 +1,17 @@
 //! The real binary on folders of the test's choice.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::process::Child;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
+
+use crate::running::spawn;
 
 /// How long anything may take; generous, because other tests share the machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -44,7 +45,7 @@ impl Process {
         fs::write(project.join("watershed.toml"), format!("store = {:?}\n{settings}", store.display().to_string()))?;
         fs::write(project.join("definitions.sql"), DEFINITIONS)?;
         let command = vec![project, data.to_owned()];
-        let (process, output, url) = spawn(&command)?;
+        let (process, output, url) = spawn(&command[0], &command[1])?;
         let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).build()?;
         Ok(Process { command, process, output, url, client })
     }
@@ -53,7 +54,7 @@ impl Process {
     pub(super) fn kill_and_restart(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
-        (self.process, self.output, self.url) = spawn(&self.command)?;
+        (self.process, self.output, self.url) = spawn(&self.command[0], &self.command[1])?;
         Ok(())
     }
 
@@ -132,34 +133,6 @@ impl Drop for Process {
         let _ = self.process.wait();
         self.output.iter().for_each(|line| println!("{line}"));
     }
-}
-
-/// Starts `watershed run` on a free port and waits until it listens and is ready for requests.
-fn spawn(folders: &[PathBuf]) -> Result<(Child, Receiver<String>, String)> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
-    command.arg("run").arg(&folders[0]).arg("--data").arg(&folders[1]);
-    command.args(["--http", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process = command.spawn()?;
-    let (sender, output) = channel();
-    forward_lines(process.stdout.take(), sender.clone());
-    forward_lines(process.stderr.take(), sender);
-    while let Ok(line) = output.recv_timeout(PATIENCE) {
-        if let Some((_, address)) = line.split_once("listening on http://") {
-            return Ok((process, output, format!("http://{}", address.trim())));
-        }
-        println!("{line}");
-    }
-    // It fails only when the process is gone already.
-    let _ = process.kill();
-    bail!("the platform does not listen; it ended with {}", process.wait()?)
-}
-
-/// Passes the lines of a pipe on until it is closed, so that the process never blocks on a full pipe.
-fn forward_lines(pipe: Option<impl Read + Send + 'static>, lines: Sender<String>) {
-    std::thread::spawn(move || {
-        let pipe = pipe.into_iter().flat_map(|pipe| BufReader::new(pipe).lines());
-        pipe.map_while(|line| line.ok()).all(|line| lines.send(line).is_ok())
-    });
 }
 
 async fn json_of(response: Response) -> Result<Value> {

@@ -1,10 +1,9 @@
 //! The real binary as a process of its own, and what a test does to it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +16,7 @@ use watershed_shared::position::{Offset, Position, PositionToken};
 
 use super::answer::{Answer, Oracle};
 use super::data_set::{DataSet, definitions};
+use crate::running::spawn;
 
 /// How long a start, a stop or one request may take; generous, because other tests share the machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -46,7 +46,7 @@ impl Platform {
         fs::write(project.join("watershed.toml"), "")?;
         let file = format!("{}.sql", data_set.name);
         fs::copy(definitions().join(&file), project.join(&file))?;
-        let (process, output, url) = spawn(folder.path())?;
+        let (process, output, url) = spawn(&folder.path().join("project"), &folder.path().join("data"))?;
         // The runtime sleeps while a command runs, so a pooled connection may be dead when it is used again.
         let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).build()?;
         let [position, boundary] = [Position::default(), Position::default()];
@@ -158,7 +158,8 @@ impl Platform {
     /// Stops the platform with SIGTERM and starts it again on the same data.
     pub(super) fn restart(&mut self) -> Result<()> {
         self.stop()?;
-        (self.process, self.output, self.url) = spawn(self.folder.path())?;
+        (self.process, self.output, self.url) =
+            spawn(&self.folder.path().join("project"), &self.folder.path().join("data"))?;
         Ok(())
     }
 
@@ -212,36 +213,6 @@ struct Audit {
 #[derive(Deserialize)]
 struct Views {
     views: Vec<View>,
-}
-
-/// Starts `watershed run` on a free port and waits until it listens; returns the process, its output and its URL.
-pub(crate) fn spawn(folder: &Path) -> Result<(Child, Receiver<String>, String)> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
-    command.arg("run").arg(folder.join("project")).arg("--data").arg(folder.join("data"));
-    command.args(["--http", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process = command.spawn()?;
-    let (sender, output) = channel();
-    forward_lines(process.stdout.take(), sender.clone());
-    forward_lines(process.stderr.take(), sender);
-    let started = Instant::now();
-    while let Ok(line) = output.recv_timeout(PATIENCE.saturating_sub(started.elapsed())) {
-        if let Some((_, address)) = line.split_once("listening on http://") {
-            let address = address.split_whitespace().next().unwrap_or_default();
-            return Ok((process, output, format!("http://{address}")));
-        }
-        println!("{line}");
-    }
-    // It fails only when the process is gone already.
-    let _ = process.kill();
-    bail!("the platform does not listen; it ended with {}", process.wait()?)
-}
-
-/// Passes the lines of a pipe on until it is closed, so that the process never blocks on a full pipe.
-fn forward_lines(pipe: Option<impl Read + Send + 'static>, lines: Sender<String>) {
-    std::thread::spawn(move || {
-        let pipe = pipe.into_iter().flat_map(|pipe| BufReader::new(pipe).lines());
-        pipe.map_while(|line| line.ok()).all(|line| lines.send(line).is_ok())
-    });
 }
 
 async fn json_body<T: DeserializeOwned>(response: reqwest::Response) -> Result<T> {
