@@ -71,6 +71,46 @@ pub enum Error {
         reason: String,
     },
 
+    /// A schema of a source's records that cannot be used, or none where one is needed.
+    #[error("the records cannot be read as {format}: {reason}")]
+    RecordSchema {
+        /// The format of the records.
+        format: &'static str,
+        /// What is wrong with the schema, and what to give instead.
+        reason: String,
+    },
+
+    /// A schema registry that cannot be asked as it is configured.
+    #[error("the schema registry at {url} cannot be used: {reason}")]
+    RegistrySettings {
+        /// Its address, or what was given as such.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// A schema registry that gives no answer of use.
+    #[error(
+        "the schema registry at {url} gives no answer: {reason}; nothing was accepted; see that it runs and that its address and credentials are right; it is asked again by itself"
+    )]
+    Registry {
+        /// Its address.
+        url: String,
+        /// What happened instead.
+        reason: String,
+    },
+
+    /// A schema registry that understood a request and says no.
+    #[error("the schema registry at {url} refuses to {action}: {reason}")]
+    RegistryRefused {
+        /// Its address.
+        url: String,
+        /// What was asked for.
+        action: String,
+        /// Its own words.
+        reason: String,
+    },
+
     /// The log or another store refused an operation.
     #[error("cannot {action} the log of source \"{name}\": {reason}")]
     Log {
@@ -153,9 +193,12 @@ impl Error {
             Error::InvalidPosition { .. }
             | Error::InvalidDefinition { .. }
             | Error::UnreadableEvents { .. }
+            | Error::RecordSchema { .. }
+            | Error::RegistrySettings { .. }
+            | Error::RegistryRefused { .. }
             | Error::NewerFormat { .. } => ErrorKind::Invalid,
             Error::NotFound { .. } => ErrorKind::NotFound,
-            Error::Log { .. } | Error::LogClosed { .. } => ErrorKind::Retryable,
+            Error::Log { .. } | Error::LogClosed { .. } | Error::Registry { .. } => ErrorKind::Retryable,
             Error::LogFull { .. } => ErrorKind::DiskFull,
             Error::Overloaded { .. } => ErrorKind::Overloaded,
             Error::Corrupt { .. } => ErrorKind::Corrupt,

@@ -16,6 +16,7 @@ pub mod log;
 pub mod panics;
 pub mod plan;
 pub mod position;
+pub mod registry;
 pub mod snapshot;
 pub mod source;
 pub mod telemetry;
