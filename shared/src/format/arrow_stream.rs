@@ -18,7 +18,7 @@ use arrow::ipc::reader::StreamDecoder;
 use super::arrow_convert::convert;
 use super::plan::ObjectPlan;
 use super::row::{Refusal, quoted, too_many_events};
-use super::{DecodedEvents, EVENTS_MAX, EventFormat, RejectedRow};
+use super::{DecodedEvents, EVENTS_MAX, EventFormat};
 use crate::error::Result;
 use crate::panics::catch_panic;
 
@@ -35,10 +35,7 @@ pub(super) fn decode(body: &[u8], plan: &ObjectPlan, columns: &SchemaRef) -> Res
     for batch in batches {
         let rows = batch.num_rows();
         let (arrays, refused) = matching.convert(batch).map_err(unreadable)?;
-        rejected.extend(refused.into_iter().map(|(row, refusal)| {
-            let (column, reason) = refusal.into_parts();
-            RejectedRow { row: first_row + row, column, reason }
-        }));
+        rejected.extend(refused.into_iter().map(|(row, refusal)| refusal.of_row(first_row + row)));
         accepted.push(RecordBatch::try_new(Arc::clone(columns), arrays)?);
         first_row += rows;
     }
@@ -69,14 +66,18 @@ fn read_batches(body: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>), String> {
     }
 }
 
-/// Which of the stream's columns holds each of the source's.
-struct Matching<'a> {
+/// Which of a batch's columns holds each of the source's.
+pub(super) struct Matching<'a> {
     plan: &'a ObjectPlan,
     field_of_column: Vec<Option<usize>>,
 }
 
 impl<'a> Matching<'a> {
-    fn new(schema: &Schema, plan: &'a ObjectPlan) -> Result<Matching<'a>, String> {
+    /// Matches by name.
+    ///
+    /// # Errors
+    /// A name is there twice, or none of the source's is.
+    pub(super) fn new(schema: &Schema, plan: &'a ObjectPlan) -> Result<Matching<'a>, String> {
         let mut field_of_column = vec![None; plan.columns.len()];
         for (index, field) in schema.fields().iter().enumerate() {
             let Some(column) = plan.index_of(field.name()) else { continue };
@@ -91,7 +92,10 @@ impl<'a> Matching<'a> {
     }
 
     /// The source's columns of the rows that can be converted, and the other rows.
-    fn convert(&self, batch: RecordBatch) -> Result<(Vec<ArrayRef>, BTreeMap<usize, Refusal>), String> {
+    ///
+    /// # Errors
+    /// No value of a column's type can ever become one of the source's column.
+    pub(super) fn convert(&self, batch: RecordBatch) -> Result<(Vec<ArrayRef>, BTreeMap<usize, Refusal>), String> {
         let (arrays, refused) = self.convert_columns(&batch)?;
         if refused.is_empty() {
             return Ok((arrays, refused));

@@ -144,7 +144,7 @@ impl EventDecoder {
         if body.len() > i32::MAX as usize {
             return Err(format.unreadable(format!("it has {} bytes; send at most 2 GiB at once", body.len())));
         }
-        let rows = |rows_estimate: usize| Rows::new(format, &self.plan, rows_estimate);
+        let rows = |rows_estimate: usize| Rows::new(format.name(), &self.plan, rows_estimate);
         match format {
             EventFormat::NdJson => json::decode_lines(body, rows(estimate_rows(body)))?.finish(&self.columns),
             EventFormat::JsonArray => json::decode_array(body, rows(0))?.finish(&self.columns),

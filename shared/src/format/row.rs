@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 
 use super::column::Columns;
 use super::plan::ObjectPlan;
-use super::{DecodedEvents, EVENTS_MAX, EventFormat, RejectedRow};
+use super::{DecodedEvents, EVENTS_MAX, RejectedRow};
 use crate::error::{Error, Result};
 
 /// Longest value that a reason repeats, in characters.
@@ -16,14 +16,15 @@ const SHOWN_CHARS_MAX: usize = 60;
 /// The rows of one body so far.
 #[derive(Debug)]
 pub(super) struct Rows {
-    format: EventFormat,
+    /// The format's name in messages.
+    format: &'static str,
     columns: Columns,
     accepted: usize,
     rejected: Vec<RejectedRow>,
 }
 
 impl Rows {
-    pub(super) fn new(format: EventFormat, plan: &Arc<ObjectPlan>, rows_estimate: usize) -> Rows {
+    pub(super) fn new(format: &'static str, plan: &Arc<ObjectPlan>, rows_estimate: usize) -> Rows {
         Rows { format, columns: Columns::new(plan, rows_estimate), accepted: 0, rejected: Vec::new() }
     }
 
@@ -38,16 +39,16 @@ impl Rows {
                 self.accepted += 1;
                 Ok(Added::Accepted)
             }
-            Err(Refusal { column, reason }) => {
+            Err(refusal) => {
                 self.columns.truncate(self.accepted);
-                self.rejected.push(RejectedRow { row, column, reason });
+                self.rejected.push(refusal.of_row(row));
                 Ok(Added::Refused)
             }
         }
     }
 
     pub(super) fn unreadable(&self, reason: impl Into<String>) -> Error {
-        self.format.unreadable(reason)
+        Error::UnreadableEvents { format: self.format, reason: reason.into() }
     }
 
     pub(super) fn finish(self, schema: &SchemaRef) -> Result<DecodedEvents> {
@@ -81,9 +82,9 @@ impl Refusal {
         self.reason
     }
 
-    /// The column and the reason.
-    pub(super) fn into_parts(self) -> (Option<String>, String) {
-        (self.column, self.reason)
+    /// The refusal of a row, told to its sender.
+    pub(super) fn of_row(self, row: usize) -> RejectedRow {
+        RejectedRow { row, column: self.column, reason: self.reason }
     }
 
     /// The refusal as seen by the row or struct whose column or field `name` it comes from.
