@@ -1,7 +1,10 @@
 //! Columns under construction: values are appended row by row, and taken back when their row is refused.
 //!
 //! A `Column` is an Arrow array's buffers before they are frozen. Appending a value reads it straight from the text
-//! into the buffer, so that a row costs no allocation of its own.
+//! into the buffer, so that a row costs no allocation of its own. Formats that have types of their own append through
+//! `typed`.
+
+mod typed;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -298,11 +301,11 @@ impl Column {
         Err(Refusal::new(format!("expected {}, found {}", expected(&self.plan.value_type), scalar.describe())))
     }
 
-    fn append_missing(&mut self) -> Result<(), Refusal> {
+    pub(super) fn append_missing(&mut self) -> Result<(), Refusal> {
         self.append_null("there is no value")
     }
 
-    fn append_null(&mut self, found: &str) -> Result<(), Refusal> {
+    pub(super) fn append_null(&mut self, found: &str) -> Result<(), Refusal> {
         if !self.plan.field.is_nullable() {
             return Err(Refusal::new(format!("{found}, but it is NOT NULL")));
         }

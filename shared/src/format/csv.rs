@@ -54,10 +54,7 @@ impl Header {
     }
 
     fn append(&self, reader: &CsvReader<'_>, record: Record, columns: &mut Columns) -> Result<(), Refusal> {
-        let text = reader.text(record)?;
-        if record.text_after_quote {
-            return Err(Refusal::new("there is text after a closing quote; a quote inside of quotes is doubled"));
-        }
+        let text = reader.sound_text(record)?;
         let (expected, found) = (self.fields, reader.fields.len());
         if found != expected {
             return Err(Refusal::new(format!("the record has {found} fields, but the header line has {expected}")));
@@ -67,7 +64,39 @@ impl Header {
     }
 }
 
+/// Reads bodies that are one record each, without a header line: its fields are the source's columns in their order.
+#[derive(Debug, Default)]
+pub(super) struct CsvRecords<'a> {
+    reader: CsvReader<'a>,
+}
+
+impl<'a> CsvRecords<'a> {
+    /// Appends the record that `body` is; a line end may follow it.
+    pub(super) fn append(&mut self, body: &'a [u8], plan: &ObjectPlan, columns: &mut Columns) -> Result<(), Refusal> {
+        let reader = &mut self.reader;
+        (reader.body, reader.at) = (without_byte_order_mark(body), 0);
+        let record = reader.next_record().map_err(Refusal::new)?;
+        let record = record.ok_or_else(|| Refusal::new("the record is empty"))?;
+        if !reader.body[reader.at..].iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+            return Err(Refusal::new(format!(
+                "there is more than one line, from byte {} on; send one in a record",
+                reader.at
+            )));
+        }
+        let text = reader.sound_text(record)?;
+        let (expected, found) = (plan.columns.len(), reader.fields.len());
+        if found != expected {
+            return Err(Refusal::new(format!(
+                "the record has {found} fields, but the source has {expected} columns: {}",
+                plan.names()
+            )));
+        }
+        columns.append_fields(reader.fields.iter().map(|span| Some(span.field(text))))
+    }
+}
+
 /// Splits a body into records.
+#[derive(Debug, Default)]
 struct CsvReader<'a> {
     body: &'a [u8],
     at: usize,
@@ -114,6 +143,14 @@ impl<'a> CsvReader<'a> {
                 return Ok(Some(record));
             }
         }
+    }
+
+    /// The record's text, unless its quotes are out of order.
+    fn sound_text(&self, record: Record) -> Result<&'a str, Refusal> {
+        if record.text_after_quote {
+            return Err(Refusal::new("there is text after a closing quote; a quote inside of quotes is doubled"));
+        }
+        self.text(record)
     }
 
     /// The record's text.

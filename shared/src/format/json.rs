@@ -2,6 +2,7 @@
 
 use std::io::BufRead;
 
+use super::column::Columns;
 use super::json_cursor::JsonCursor;
 use super::row::{Added, Refusal, Rows, quoted};
 use super::without_byte_order_mark;
@@ -16,14 +17,22 @@ pub(super) fn decode_lines(body: &[u8], mut rows: Rows) -> Result<Rows> {
         let (line, after) = split_line(rest);
         rest = after;
         if !line.trim_ascii().is_empty() {
-            rows.add(|columns| {
-                cursor.start(utf8(line)?);
-                columns.append_object(&mut cursor)?;
-                if cursor.at_end() { Ok(()) } else { Err(cursor.unexpected("the end of the line")) }
-            })?;
+            rows.add(|columns| append_object(line, "line", &mut cursor, columns))?;
         }
     }
     Ok(rows)
+}
+
+/// Appends a record that is one object, on however many lines.
+pub(super) fn append_record<'a>(
+    record: &'a [u8],
+    cursor: &mut JsonCursor<'a>,
+    columns: &mut Columns,
+) -> Result<(), Refusal> {
+    if record.trim_ascii().is_empty() {
+        return Err(Refusal::new("the record is empty"));
+    }
+    append_object(without_byte_order_mark(record), "record", cursor, columns)
 }
 
 /// Adds each element of the array that `body` is, or the object that it is, as a row.
@@ -58,6 +67,18 @@ pub(super) fn decode_array(body: &[u8], mut rows: Rows) -> Result<Rows> {
         return Err(rows.unreadable(format!("{}; {hint}", cursor.unexpected("the end of the body").reason())));
     }
     Ok(rows)
+}
+
+/// Appends the one object that a text is; `whole` is what the text is called.
+fn append_object<'a>(
+    text: &'a [u8],
+    whole: &str,
+    cursor: &mut JsonCursor<'a>,
+    columns: &mut Columns,
+) -> Result<(), Refusal> {
+    cursor.start(utf8(text)?);
+    columns.append_object(cursor)?;
+    if cursor.at_end() { Ok(()) } else { Err(cursor.unexpected(&format!("the end of the {whole}"))) }
 }
 
 fn add_element<'a>(cursor: &mut JsonCursor<'a>, body: &'a [u8], is_utf8: bool, rows: &mut Rows) -> Result<()> {

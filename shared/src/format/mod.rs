@@ -1,4 +1,5 @@
-//! Decodes request bodies (NDJSON, JSON, CSV, Arrow streams) into one Arrow batch in a source's columns.
+//! Decodes events into one Arrow batch in a source's columns: those of request bodies (NDJSON, JSON, CSV, Arrow streams)
+//! and the records of topics (JSON, CSV, Avro, Protobuf).
 //!
 //! What it promises, for every format:
 //! - A row is accepted exactly or refused with the column and the reason. A refused row never loses its neighbours.
@@ -13,8 +14,13 @@
 //!   have are ignored, but must be well-formed.
 //! - Work is linear in the size of the body, whatever it holds, and no input makes it panic.
 //!
-//! JSON and CSV go through one path: each row is appended straight to the columns' buffers (`column`), and taken back
-//! when it turns out wrong. There is no second, tolerant path whose answers could differ.
+//! JSON, CSV and Protobuf go through one path: each row is appended straight to the columns' buffers (`column`), and
+//! taken back when it turns out wrong. There is no second, tolerant path whose answers could differ. Arrow streams and
+//! Avro are converted column by column (`arrow_convert`), by the same rules.
+//!
+//! Records of topics (`records`) hold one event each. Avro and Protobuf are read with the schema that each record was
+//! written with, from a schema registry or a file: fields that it lacks are NULL, and fields without a column are
+//! ignored, so that a topic's schema may evolve.
 
 mod arrow_convert;
 mod arrow_stream;
@@ -24,6 +30,7 @@ mod json;
 mod json_cursor;
 mod number;
 mod plan;
+mod records;
 mod row;
 mod scalar;
 mod scan;
@@ -37,6 +44,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use self::plan::ObjectPlan;
+pub use self::records::{RecordDecoder, RecordFormat, RecordSchemas};
 use self::row::Rows;
 use crate::error::{Error, Result};
 use crate::source::SourceDefinition;

@@ -80,6 +80,22 @@ impl ScalarValues {
         pushed.map_err(|problem| problem.refusal(scalar, value_type))
     }
 
+    /// Appends a number that is binary already: exact as DOUBLE, the nearest as FLOAT; elsewhere what counts is the
+    /// shortest decimal that stands for it, as it would in JSON. `is_single` says that it has come as 32 bits.
+    pub(super) fn push_float(&mut self, value: f64, is_single: bool, value_type: &ValueType) -> Result<(), Refusal> {
+        match self {
+            ScalarValues::Double(values) => values.push(value),
+            ScalarValues::Float(values) if (value as f32).is_finite() || !value.is_finite() => {
+                values.push(value as f32)
+            }
+            _ => {
+                let text = if is_single { format!("{:e}", value as f32) } else { format!("{value:e}") };
+                return self.push(Scalar::Number(NumberToken { text: &text, integer: None }), value_type);
+            }
+        }
+        Ok(())
+    }
+
     /// Appends a value that is never seen, because the row is NULL here.
     pub(super) fn push_placeholder(&mut self) {
         match self {

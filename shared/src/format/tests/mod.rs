@@ -6,6 +6,7 @@ mod arrow_stream;
 mod csv;
 mod json;
 mod random;
+mod records;
 mod values;
 mod wikiticker;
 
