@@ -3,13 +3,13 @@
 # Where rustup puts cargo, for a shell that was open before Rust was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo test bench torture simulate fuzz fmt clean
+.PHONY: help setup build demo test test-kafka bench torture simulate fuzz fmt clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
 	@echo 'Watershed: one SQL view, exact over all history and the last few milliseconds.'
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'New here? Start with "make demo"; then read README.md and ARCHITECTURE.md.'
 	@echo 'The first build compiles about 400 packages and RocksDB: a quarter of an hour on two cores, minutes on many.'
@@ -25,6 +25,10 @@ demo: setup ## Play a year of real flights through the platform and watch batch 
 
 test: setup ## Run every check: format, dependencies, clippy, all tests, documentation
 	@scripts/test
+
+test-kafka: setup ## Run the tests that need a real Kafka broker; it is downloaded once and needs Java 17
+	deploy/kafka/kafka setup
+	cargo test --locked --workspace --test kafka
 
 # The profile of the demo and the tests, so that nothing is compiled twice.
 bench: setup ## Measure against the bare limits and print ratios; ONLY="query memory" takes some of them

@@ -21,7 +21,9 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use self::answer::{BatchRun, BatchRuns, Ingested, Source, Sources, SqlAnswer, Views};
+use self::answer::{
+    BatchRun, BatchRuns, Ingested, ResumedPartition, ResumedPartitions, Source, Sources, SqlAnswer, Views,
+};
 pub(crate) use self::error::{ClientError, Problem};
 
 /// How long making a connection may take.
@@ -203,6 +205,13 @@ impl Client {
     pub(crate) async fn batch_runs<T: DeserializeOwned>(&self, view: Option<&str>) -> Result<Vec<T>> {
         let filter: Vec<(&str, &str)> = view.map(|view| ("view", view)).into_iter().collect();
         Ok(self.get::<BatchRuns<T>>(&["v1", "batch-runs"], &filter).await?.batch_runs)
+    }
+
+    /// Lets partitions of a source that have stopped go on; with `skip` also without offsets that the topic has lost.
+    pub(crate) async fn resume_source(&self, source: &str, skip: bool) -> Result<Vec<ResumedPartition>> {
+        let url = self.endpoint(&["v1", "sources", source, "resume"])?;
+        let request = self.http.post(url).json(&json!({ "skip": skip }));
+        Ok(self.fetch::<ResumedPartitions>(request, Retry::changing()).await?.resumed)
     }
 
     /// Starts a batch run; with `wait`, returns after its end and fails when it failed.

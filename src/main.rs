@@ -44,6 +44,7 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Batch(args) => cli::batch::execute(args).await,
         Command::Views(args) => cli::views::execute_views(args).await,
         Command::Sources(args) => cli::views::execute_sources(args).await,
+        Command::Source(args) => cli::source::execute(args).await,
         Command::Run(args) => cli::run::execute(args).await,
         Command::Check(args) => cli::check::execute(args).await,
         Command::Doctor(args) => cli::doctor::execute(args).await,

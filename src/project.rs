@@ -1,11 +1,13 @@
 //! A project folder: `watershed.toml` and the definitions in `*.sql`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use config::{Environment, File, FileFormat};
 use watershed_shared::config::Config;
 use watershed_shared::definition::{Statement, parse_definitions};
 use watershed_shared::plan::ViewPlan;
+use watershed_shared::source::{Connector, SourceDefinition};
 
 use crate::error::{Error, Result};
 use crate::platform::check_definitions;
@@ -39,7 +41,8 @@ impl Project {
         for path in definition_files(folder)? {
             let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
             let parsed = parse_definitions(&text);
-            statements.extend(parsed.map_err(|error| Error::Definition { path: path.clone(), error })?);
+            let parsed = parsed.map_err(|error| Error::Definition { path: path.clone(), error })?;
+            statements.extend(parsed.into_iter().map(|statement| below(folder, statement)));
         }
         if statements.is_empty() {
             return Err(Error::Project {
@@ -62,6 +65,18 @@ impl Project {
     pub async fn check(&self) -> Result<Vec<ViewPlan>> {
         check_definitions(self.statements.clone()).await
     }
+}
+
+/// A statement whose files are named from where the process runs, not from the project's folder.
+fn below(folder: &Path, mut statement: Statement) -> Statement {
+    if let Statement::Source(SourceDefinition { connector: Connector::Kafka(options), .. }) = &mut statement {
+        let options = Arc::make_mut(options);
+        let registry = options.registry.as_mut().and_then(|registry| registry.ca_file.as_mut());
+        for file in options.schema_file.as_mut().into_iter().chain(registry) {
+            *file = folder.join(&file);
+        }
+    }
+    statement
 }
 
 fn read_config(folder: &Path) -> Result<Config> {

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use watershed_serving_layer::api::{ApiOptions, router};
 use watershed_serving_layer::{
-    Backend, BatchRun, BatchRunKind, Ingested, QueryEngine, Readiness, Result, SourceStatus, ViewStatus, query_runtime,
+    Backend, BatchRun, BatchRunKind, Ingested, QueryEngine, Readiness, Result, ResumedPartition, SourceStatus,
+    ViewStatus, query_runtime,
 };
 use watershed_shared::budget::MemoryBudget;
 use watershed_shared::config::QueryConfig;
@@ -81,6 +82,10 @@ impl Backend for FixedViews {
         panic!("a query sends events")
     }
 
+    async fn resume_source(&self, _source: &str, _skip: bool) -> Result<Vec<ResumedPartition>> {
+        Ok(Vec::new())
+    }
+
     async fn start_batch_run(&self, _view: &str, _kind: BatchRunKind, _wait: bool) -> Result<BatchRun> {
         panic!("a query starts a batch run")
     }
@@ -127,6 +132,7 @@ async fn snapshot() -> SourceSnapshot {
         source: Arc::clone(&source),
         applied: Position::new(vec![Offset(events.num_rows() as u64)]),
         watermark_us: Some(0),
+        gaps: Default::default(),
         views: Default::default(),
         failures: Default::default(),
     };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
+use watershed_shared::position::Gap;
 
 /// The answer to one query.
 #[derive(Debug, Clone)]
@@ -36,6 +37,27 @@ pub struct SourceAsOf {
     /// Event time before which no more events are expected, ISO 8601; `None` before the first event and for a source
     /// without a watermark.
     pub watermark: Option<String>,
+    /// Offsets below these whose events, if there were any, a topic lost before they were read. The answer lacks them, and
+    /// is not complete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<OffsetGap>,
+}
+
+/// Offsets of a partition that were lost: from `start` up to and without `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetGap {
+    /// Partition.
+    pub partition: u32,
+    /// First lost offset.
+    pub start: u64,
+    /// First offset after them.
+    pub end: u64,
+}
+
+impl From<&Gap> for OffsetGap {
+    fn from(gap: &Gap) -> OffsetGap {
+        OffsetGap { partition: gap.partition.0, start: gap.range.start().0, end: gap.range.end().0 }
+    }
 }
 
 /// What an answer took of a view from each layer.

@@ -15,6 +15,7 @@ use watershed_shared::log::ReceiptKey;
 use watershed_shared::snapshot::SnapshotReceiver;
 use watershed_shared::telemetry::Metrics;
 
+use crate::answer::OffsetGap;
 use crate::error::Result;
 
 /// The platform behind the API.
@@ -48,6 +49,13 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `NotFound` for an unknown view. A run that fails is no error: its state says so.
     async fn start_batch_run(&self, view: &str, kind: BatchRunKind, wait: bool) -> Result<BatchRun>;
+
+    /// Lets partitions that have stopped be read again; with `skip` also those whose next offsets the topic has lost.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown source, `Invalid` for one that reads no topic, `Conflict` when a partition cannot go on
+    /// like this, `Retryable` when the brokers cannot be reached; nothing is resumed then.
+    async fn resume_source(&self, source: &str, skip: bool) -> Result<Vec<ResumedPartition>>;
 
     /// Batch runs since the start of the process, newest first; bounded.
     fn batch_runs(&self) -> Vec<BatchRun>;
@@ -133,6 +141,21 @@ pub struct SourceStatus {
     pub history_version: Option<u64>,
     /// Watermark, ISO 8601.
     pub watermark: Option<String>,
+    /// What keeps events from being read, a sentence each, with what to do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
+    /// Offsets whose events, if there were any, a topic lost before they were read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<OffsetGap>,
+}
+
+/// A partition that is read again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumedPartition {
+    /// Its number.
+    pub partition: u32,
+    /// The offsets that are lost by this, if any.
+    pub lost: Option<OffsetGap>,
 }
 
 /// A view.

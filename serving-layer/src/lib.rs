@@ -9,7 +9,7 @@ mod encode;
 mod error;
 mod query;
 
-pub use answer::{Answer, AsOf, SourceAsOf, ViewAsOf};
+pub use answer::{Answer, AsOf, OffsetGap, SourceAsOf, ViewAsOf};
 pub use backend::*;
 pub use error::{Error, Result};
 pub use query::{QueryEngine, query_runtime};

@@ -134,7 +134,8 @@ impl Planner {
         let session = self.session_over(&views)?;
         let as_of = as_of(&views);
         let (schema, batches) = collect(session, statement, self.options.answer_bytes_max).await?;
-        Ok(Answer { schema, batches, as_of, complete: true })
+        let complete = as_of.sources.values().all(|source| source.gaps.is_empty());
+        Ok(Answer { schema, batches, as_of, complete })
     }
 
     async fn wait_for(&self, positions: &[PositionToken]) -> Result<()> {
@@ -305,7 +306,8 @@ fn as_of(views: &[(&SourceSnapshot, &ViewSnapshot)]) -> AsOf {
     for (source, view) in views {
         let offsets = source.applied.offsets().iter().map(|offset| offset.0).collect();
         let watermark = source.watermark_us.and_then(iso_timestamp);
-        as_of.sources.insert(source.source.name.clone(), SourceAsOf { offsets, watermark });
+        let gaps = source.gaps.iter().map(Into::into).collect();
+        as_of.sources.insert(source.source.name.clone(), SourceAsOf { offsets, watermark, gaps });
         let view_as_of = ViewAsOf {
             batch_version: view.batch.as_ref().map(|batch| batch.version.0),
             boundary: view.boundary.0.offsets().iter().map(|offset| offset.0).collect(),

@@ -122,6 +122,40 @@ pub enum Error {
         reason: String,
     },
 
+    /// A definition that names what the process's environment does not have.
+    #[error(
+        "a definition names ${{{name}}}, but the environment variable {name} is not set; set it before the platform starts"
+    )]
+    MissingVariable {
+        /// The variable.
+        name: String,
+    },
+
+    /// Events for a source that takes none from clients.
+    #[error(
+        "source \"{name}\" reads a Kafka topic and takes no events over HTTP; nothing was accepted; write them to the topic"
+    )]
+    NotIngestible {
+        /// Name of the source.
+        name: String,
+    },
+
+    /// Something that only sources of Kafka topics have.
+    #[error("source \"{name}\" reads no Kafka topic, so there is nothing to resume")]
+    NoTopic {
+        /// Name of the source.
+        name: String,
+    },
+
+    /// Halted partitions of a topic that cannot go on as asked.
+    #[error("source \"{name}\" cannot be resumed: {reason}; nothing was changed")]
+    OffsetsLost {
+        /// Name of the source.
+        name: String,
+        /// Which offsets, and what can be done.
+        reason: String,
+    },
+
     /// The disk of the log is full, or nearly.
     #[error(
         "the log of source \"{name}\" has no room: {reason}; nothing was accepted; free space on that disk, then the platform goes on by itself"
@@ -193,12 +227,16 @@ impl Error {
             Error::InvalidPosition { .. }
             | Error::InvalidDefinition { .. }
             | Error::UnreadableEvents { .. }
+            | Error::NotIngestible { .. }
+            | Error::NoTopic { .. }
+            | Error::MissingVariable { .. }
             | Error::RecordSchema { .. }
             | Error::RegistrySettings { .. }
             | Error::RegistryRefused { .. }
             | Error::NewerFormat { .. } => ErrorKind::Invalid,
             Error::NotFound { .. } => ErrorKind::NotFound,
             Error::Log { .. } | Error::LogClosed { .. } | Error::Registry { .. } => ErrorKind::Retryable,
+            Error::OffsetsLost { .. } => ErrorKind::Conflict,
             Error::LogFull { .. } => ErrorKind::DiskFull,
             Error::Overloaded { .. } => ErrorKind::Overloaded,
             Error::Corrupt { .. } => ErrorKind::Corrupt,

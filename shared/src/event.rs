@@ -51,6 +51,8 @@ enum Places {
     Consecutive { ingested_at_us: i64 },
     /// Events at some of the offsets, in their order, each with its own time.
     Listed { offsets: Int64Array, ingested_at: TimestampMicrosecondArray },
+    /// Nobody knows.
+    Lost,
 }
 
 impl LogBatch {
@@ -84,12 +86,44 @@ impl LogBatch {
         Ok(LogBatch { partition, range, events, places: Places::Listed { offsets: offsets.into(), ingested_at } })
     }
 
+    /// A range whose events nobody can read any more, although it may have held some; `none` are no events in the source's
+    /// columns.
+    pub fn lost(partition: PartitionId, range: OffsetRange, none: RecordBatch) -> LogBatch {
+        LogBatch { partition, range, events: none.slice(0, 0), places: Places::Lost }
+    }
+
+    /// Whether the range's events cannot be read any more.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.places, Places::Lost)
+    }
+
     /// When the platform or the log first saw the first event; `None` without events. Microseconds since the epoch.
     pub fn ingested_at_us(&self) -> Option<i64> {
         match &self.places {
             _ if self.events.num_rows() == 0 => None,
             Places::Consecutive { ingested_at_us } => Some(*ingested_at_us),
             Places::Listed { ingested_at, .. } => Some(ingested_at.value(0)),
+            Places::Lost => None,
+        }
+    }
+
+    /// Offset of the last event; `None` without events.
+    pub fn last_offset(&self) -> Option<Offset> {
+        let last = self.events.num_rows().checked_sub(1)?;
+        match &self.places {
+            Places::Consecutive { .. } => Some(self.range.start().advance(last)),
+            Places::Listed { offsets, .. } => Some(Offset(offsets.value(last) as u64)),
+            Places::Lost => None,
+        }
+    }
+
+    /// When the platform or the log first saw the last event; `None` without events. Microseconds since the epoch.
+    pub fn last_time_us(&self) -> Option<i64> {
+        let last = self.events.num_rows().checked_sub(1)?;
+        match &self.places {
+            Places::Consecutive { ingested_at_us } => Some(*ingested_at_us),
+            Places::Listed { ingested_at, .. } => Some(ingested_at.value(last)),
+            Places::Lost => None,
         }
     }
 
@@ -101,6 +135,7 @@ impl LogBatch {
         let rows_below = |offset: Offset| match &self.places {
             Places::Consecutive { .. } => (offset.0 - self.range.start().0) as usize,
             Places::Listed { offsets, .. } => offsets.values().partition_point(|event| (*event as u64) < offset.0),
+            Places::Lost => 0,
         };
         let first = rows_below(range.start());
         let rows = rows_below(range.end()) - first;
@@ -109,6 +144,7 @@ impl LogBatch {
             Places::Listed { offsets, ingested_at } => {
                 Places::Listed { offsets: offsets.slice(first, rows), ingested_at: ingested_at.slice(first, rows) }
             }
+            Places::Lost => Places::Lost,
         };
         LogBatch { partition: self.partition, range, events: self.events.slice(first, rows), places }
     }
@@ -124,6 +160,7 @@ impl LogBatch {
                 (Int64Array::from_iter_values(start..start + rows as i64), ingested_at)
             }
             Places::Listed { offsets, ingested_at } => (offsets.clone(), ingested_at.clone()),
+            Places::Lost => (Int64Array::new_null(0), TimestampMicrosecondArray::new_null(0).with_timezone("UTC")),
         };
         let system: [ArrayRef; 3] = [Arc::new(partition), Arc::new(offset), Arc::new(ingested_at)];
         let columns = self.events.columns().iter().cloned().chain(system).collect();

@@ -7,6 +7,7 @@ pub mod config;
 pub mod cpu;
 pub mod definition;
 pub mod disk;
+pub mod environment;
 pub mod error;
 pub mod event;
 pub mod fault;

@@ -97,6 +97,16 @@ impl fmt::Display for OffsetRange {
     }
 }
 
+/// Offsets of a partition whose events, if there were any, can never be read: the log lost them before the platform had
+/// them, and an operator has decided to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Gap {
+    /// Partition.
+    pub partition: PartitionId,
+    /// The lost offsets.
+    pub range: OffsetRange,
+}
+
 /// The next offset of each partition of one source, after what a client wrote or an answer covers.
 ///
 /// Partitions beyond the vector's end count as offset 0, so positions of different lengths compare and join.

@@ -6,6 +6,12 @@ use arrow::datatypes::SchemaRef;
 
 use crate::event::event_schema;
 
+mod dead_letters;
+mod kafka;
+
+pub use dead_letters::{DEAD_LETTERS_SUFFIX, dead_letters_of};
+pub use kafka::{KafkaOptions, KafkaStart, MetadataColumn, RecordMetadata, RegistryOptions};
+
 /// Most partitions that a source's log can have.
 pub const PARTITIONS_MAX: u32 = 1024;
 
@@ -40,10 +46,24 @@ pub struct WatermarkDefinition {
 }
 
 /// Where a source's events come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Connector {
     /// Clients send them to the HTTP API; the embedded log keeps them until the history has them.
     Http,
+    /// They are the records of a Kafka topic, which is the source's log.
+    Kafka(Arc<KafkaOptions>),
+    /// They are the records of another source's topic that are no events of that source.
+    DeadLetters {
+        /// Name of the source that reads the topic.
+        of: String,
+    },
+}
+
+impl Connector {
+    /// Whether some offsets of the source's log hold no event of the source.
+    pub fn has_gaps(&self) -> bool {
+        *self != Connector::Http
+    }
 }
 
 impl SourceDefinition {

@@ -69,6 +69,12 @@ pub struct Metrics {
     pub events_accepted: Family<SourceLabel, Counter>,
     /// Rows refused.
     pub events_rejected: Family<SourceLabel, Counter>,
+    /// Records of a topic that are events.
+    pub records_read: Family<SourceLabel, Counter>,
+    /// Records of a topic that are no events of its source.
+    pub dead_letters: Family<SourceLabel, Counter>,
+    /// Partitions of a topic that have stopped until an operator resumes them.
+    pub partitions_halted: Family<SourceLabel, Gauge>,
     /// Requests that were recognized and got their old answer.
     pub requests_replayed: Family<SourceLabel, Counter>,
     /// Memory of requests that bring events, as reserved in their budget.
@@ -127,6 +133,9 @@ impl Metrics {
         Metrics {
             events_accepted: counter(r, "events_accepted", "Events acknowledged to producers"),
             events_rejected: counter(r, "events_rejected", "Rows refused because they do not fit the source"),
+            records_read: counter(r, "records_read", "Records of a topic that are events"),
+            dead_letters: counter(r, "dead_letters", "Records of a topic that are no events of its source"),
+            partitions_halted: gauge(r, "partitions_halted", "Partitions of a topic that are not read until resumed"),
             requests_replayed: counter(r, "requests_replayed", "Repeated requests that got their old answer"),
             ingest_bytes_in_flight: single_gauge(r, "ingest_bytes_in_flight", "Memory of requests that bring events"),
             connections: single_gauge(r, "connections", "Open connections of the HTTP API"),

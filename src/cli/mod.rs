@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod ingest;
 pub(crate) mod output;
 pub(crate) mod run;
+pub(crate) mod source;
 pub(crate) mod sql;
 mod state_dir;
 mod table;
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Views(views::ViewsArgs),
     /// Show the sources: how far each log reaches, and how far views and history have followed
     Sources(views::SourcesArgs),
+    /// Let a source that has stopped reading its topic go on
+    Source(source::SourceArgs),
 }
 
 /// Arguments of `watershed run`.
@@ -151,6 +154,7 @@ mod tests {
             "watershed batch list --view view --format json",
             "watershed views view --format json",
             "watershed sources",
+            "watershed source resume edits --skip",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap();
         }

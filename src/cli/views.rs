@@ -11,7 +11,7 @@ use super::batch::describe_audit;
 use super::table::{Align, Table};
 use super::{ListFormat, ServerArgs, output};
 use crate::client::Client;
-use crate::client::answer::{Column, Source, View};
+use crate::client::answer::{Column, OffsetGap, Source, View};
 
 /// Arguments of `watershed views`.
 #[derive(Debug, Args)]
@@ -184,7 +184,7 @@ fn view_details(view: &View) -> String {
 }
 
 fn source_details(source: &Source) -> String {
-    let facts = [
+    let mut facts = vec![
         ("source", source.name.clone()),
         ("partitions", source.offsets.len().to_string()),
         ("log ends at", bracketed(&source.offsets)),
@@ -193,6 +193,9 @@ fn source_details(source: &Source) -> String {
         ("watermark", source.watermark.clone().unwrap_or_else(|| "none yet".to_owned())),
         ("position", source.position.clone()),
     ];
+    let lost = |gap: &OffsetGap| format!("offsets {} to {} of partition {}", gap.start, gap.end - 1, gap.partition);
+    facts.extend(source.gaps.iter().map(|gap| ("lost", lost(gap))));
+    facts.extend(source.troubles.iter().map(|trouble| ("trouble", trouble.clone())));
     details(&facts, &source.columns, &source.sql)
 }
 

@@ -77,6 +77,34 @@ pub(crate) struct Source {
     #[serde(default)]
     pub(crate) history_offsets: Vec<u64>,
     pub(crate) watermark: Option<String>,
+    /// What keeps events from being read.
+    #[serde(default)]
+    pub(crate) troubles: Vec<String>,
+    /// Offsets that a topic lost before they were read.
+    #[serde(default)]
+    pub(crate) gaps: Vec<OffsetGap>,
+}
+
+/// Lost offsets of a partition: from `start` up to and without `end`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct OffsetGap {
+    pub(crate) partition: u32,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// Partitions that are read again.
+#[derive(Debug, Deserialize)]
+pub(super) struct ResumedPartitions {
+    pub(super) resumed: Vec<ResumedPartition>,
+}
+
+/// A partition that is read again.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ResumedPartition {
+    pub(crate) partition: u32,
+    /// What is lost by this.
+    pub(crate) lost: Option<OffsetGap>,
 }
 
 /// All views, each as a `T`: a [`View`], or the platform's own text.

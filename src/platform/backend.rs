@@ -10,7 +10,7 @@ use bytes::Bytes;
 use watershed_serving_layer as serving;
 use watershed_serving_layer::{
     Backend, BatchFailures, BatchRun, BatchRunKind, BatchRunTrigger, BatchSize, ColumnStatus, IngestReport, Ingested,
-    Readiness, RealtimeStatus, RowError, SourceStatus, ViewState, ViewStatus,
+    OffsetGap, Readiness, RealtimeStatus, ResumedPartition, RowError, SourceStatus, ViewState, ViewStatus,
 };
 use watershed_shared::budget::{MemoryBudget, Reservation};
 use watershed_shared::definition::sql_type_name;
@@ -19,8 +19,9 @@ use watershed_shared::error::{Error as SharedError, ErrorKind};
 use watershed_shared::fault::has_defect;
 use watershed_shared::format::EventFormat;
 use watershed_shared::log::{Appended, Receipt, ReceiptKey};
-use watershed_shared::position::{PartitionId, Position, PositionToken};
+use watershed_shared::position::{Gap, PartitionId, Position, PositionToken};
 use watershed_shared::snapshot::{SnapshotReceiver, SourceSnapshot};
+use watershed_shared::source::Connector;
 use watershed_shared::telemetry::{DiskLabel, Metrics, OperationLabel, PartitionLabel, SourceLabel, ViewLabel};
 use watershed_shared::time::{iso_timestamp, now, now_us};
 
@@ -65,6 +66,19 @@ impl Backend for Platform {
         key: Option<ReceiptKey>,
     ) -> serving::Result<Ingested> {
         Ok(self.accept_once(source, format, body, key).await?)
+    }
+
+    async fn resume_source(&self, source: &str, skip: bool) -> serving::Result<Vec<ResumedPartition>> {
+        let source = self.inner.source(source).map_err(serving::Error::from)?;
+        let name = &source.handle.source.name;
+        let topic = source.topic.as_ref().ok_or_else(|| SharedError::NoTopic { name: name.clone() })?;
+        let resumed = topic.resume(skip).await?;
+        tracing::info!(source = name, skip, ?resumed, "resumed by an operator");
+        let resumed = resumed.into_iter().map(|(partition, lost)| ResumedPartition {
+            partition: partition.0,
+            lost: lost.map(|range| OffsetGap::from(&Gap { partition, range })),
+        });
+        Ok(resumed.collect())
     }
 
     async fn start_batch_run(&self, view: &str, kind: BatchRunKind, wait: bool) -> serving::Result<BatchRun> {
@@ -129,7 +143,11 @@ impl Backend for Platform {
             }
         }
         self.inner.refresh_sizes();
-        for source in self.inner.sources.values() {
+        for (name, source) in &self.inner.sources {
+            if let Some(topic) = &source.topic {
+                let label = SourceLabel { source: name.clone() };
+                self.inner.metrics.partitions_halted.get_or_create(&label).set(topic.halted() as i64);
+            }
             self.inner.refresh_lags(source).await;
         }
     }
@@ -154,6 +172,9 @@ impl Platform {
             return Err(Error::Stopping);
         }
         let name = &source.handle.source.name;
+        if source.appends.is_none() {
+            return Err(SharedError::NotIngestible { name: name.clone() }.into());
+        }
         let key = key.map(|key| (Receipt::content_of(name, format, &body), key));
         let decoder = Arc::clone(&source.decoder);
         let body_bytes = body.len();
@@ -200,7 +221,8 @@ impl Source {
         report: IngestReport,
         key: Option<(u64, ReceiptKey)>,
     ) -> Result<Ingested> {
-        let (name, log) = (&self.handle.source.name, &self.handle.log);
+        let name = &self.handle.source.name;
+        let log = self.appends.as_ref().ok_or_else(|| SharedError::NotIngestible { name: name.clone() })?;
         let at = |report: IngestReport, position: Position| {
             let token = PositionToken { source: name.clone(), position };
             IngestReport { position: token.to_string(), ..report }
@@ -265,6 +287,7 @@ impl Inner {
             if let Some(error) = source.log_failure.current() {
                 troubles.push(format!("the last events for source \"{name}\" were refused: {error}"));
             }
+            troubles.extend(source.handle.log.troubles());
             let Some(error) = source.handle.commit_failure.current() else { continue };
             let end = source.handle.log.end().borrow().clone();
             let waiting = end.events_since(source.handle.history.known().end());
@@ -290,7 +313,7 @@ impl Inner {
 
     /// How far the views are behind the log, in events and in the age of the oldest event that they do not show.
     async fn refresh_lags(&self, source: &Source) {
-        let end = source.handle.log.end().borrow().clone();
+        let end = source.handle.log.known_end();
         let applied = source.handle.snapshots.borrow().applied.clone();
         for (partition, end) in end.iter() {
             let next = applied.get(partition);
@@ -335,15 +358,20 @@ fn source_status(source: &Source) -> SourceStatus {
     let history = source.handle.history.known();
     SourceStatus {
         name: definition.name.clone(),
-        sql: definition.sql.clone(),
+        sql: match &definition.connector {
+            Connector::Kafka(options) => options.without_secrets(&definition.sql),
+            _ => definition.sql.clone(),
+        },
         columns: columns(&definition.columns),
-        partitions: definition.partitions,
+        partitions: definition.partitions.max(end.offsets().len() as u32),
         offsets: offsets(&end),
         position: PositionToken { source: definition.name.clone(), position: end }.to_string(),
         applied: offsets(&snapshot.applied),
         history_offsets: offsets(history.end()),
         history_version: Some(history.version().0),
         watermark: snapshot.watermark_us.and_then(iso_timestamp),
+        troubles: source.handle.log.troubles(),
+        gaps: snapshot.gaps.iter().map(OffsetGap::from).collect(),
     }
 }
 

@@ -76,7 +76,8 @@ impl Platform {
         let source = self.inner.source(&source)?;
         let definition = definition.ok_or(crate::error::Error::Stopping)?;
         let pin = Some(LiveId::of(&definition.plan));
-        let history = ask(&source.handle, |reply| Command::Archive { pin, reply }).await?;
+        let target = source.accepted().await;
+        let history = ask(&source.handle, |reply| Command::Archive { target, pin, reply }).await?;
         let boundary = Boundary(history.end().clone());
         let run = RunInProgress { platform: self.clone(), definition, history, boundary, pinned: true, _turn: turn };
         Ok(PreparedRun { run })
@@ -117,7 +118,7 @@ impl ComputedRun {
             "kind": "full",
             "history_version": self.run.history.version().0,
             "state_format_version": STATE_FORMAT_VERSION,
-            "events": self.run.history.end().events_since(&Default::default()),
+            "events": self.run.history.events(),
             "audit": audit,
         });
         let files = std::mem::take(&mut self.files);

@@ -150,7 +150,7 @@ impl Platform {
         self.inner.runs.update(id, |run| {
             run.history_version = Some(history.version().0);
             run.boundary = history.end().offsets().iter().map(|offset| offset.0).collect();
-            run.events = history.end().events_since(&Default::default());
+            run.events = history.events();
         });
         prepared.compute().await?.publish().await
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `open` | from definitions and stored state to running tasks |
 //! | `source_task` | dispatch, cuts, history commits, the switch to a new batch version; one task a source |
+//! | `topics` | sources that read Kafka topics |
 //! | `unarchived` | what waits for history commits, and the commits |
 //! | `checkpoints` | copies of realtime views on disk, for the next start |
 //! | `live_view` | one definition of a view: realtime view, batch view, boundary |
@@ -20,6 +21,7 @@ mod live_view;
 mod open;
 mod ports;
 mod source_task;
+mod topics;
 mod unarchived;
 mod watermark;
 
@@ -41,8 +43,9 @@ use watershed_shared::cpu::CpuPool;
 use watershed_shared::error::Error as SharedError;
 use watershed_shared::fault::{self, has_defect};
 use watershed_shared::format::EventDecoder;
-use watershed_shared::log::Partitioner;
+use watershed_shared::log::{AppendLog, KafkaTopic, Partitioner};
 use watershed_shared::plan::{STATE_FORMAT_VERSION, ViewPlan, session_config};
+use watershed_shared::position::Position;
 use watershed_shared::snapshot::BatchPart;
 use watershed_shared::telemetry::Metrics;
 use watershed_shared::time::sleep;
@@ -50,11 +53,12 @@ use watershed_shared::time::sleep;
 pub use batch_run::{ComputedRun, PreparedRun, PublishedRun};
 pub use open::check_definitions;
 pub use ports::{CompiledViews, Logs, OpenLog, Ports};
+pub use topics::with_dead_letters;
 
 use self::batch_runs::BatchRuns;
 use self::failure::Failure;
 use self::source_task::{Command, SourceHandle};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 
 /// How often files are looked for that no query reads any more.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -86,6 +90,10 @@ struct Inner {
 #[derive(Debug)]
 struct Source {
     handle: SourceHandle,
+    /// Where events go that are sent to the source; `None` if none can be.
+    appends: Option<Arc<dyn AppendLog>>,
+    /// The topic that the source reads.
+    topic: Option<KafkaTopic>,
     decoder: Arc<EventDecoder>,
     partitioner: Partitioner,
     /// Why the log refused the last events, if it did.
@@ -136,7 +144,8 @@ impl Platform {
     /// Brings everything that a source's log holds now into its history, and returns a version that has it.
     pub async fn archive(&self, source: &str) -> Result<HistorySnapshot> {
         let source = self.inner.source(source)?;
-        ask(&source.handle, |reply| Command::Archive { pin: None, reply }).await
+        let target = source.accepted().await;
+        ask(&source.handle, |reply| Command::Archive { target, pin: None, reply }).await
     }
 
     /// Merges all realtime runs of a source's views as far as cuts allow.
@@ -172,7 +181,7 @@ impl Platform {
         for old in unread {
             fault::point("batch.before_sweep");
             if let Err(error) = old.store.delete_files(old.files).await {
-                let error = crate::error::with_causes(&error);
+                let error = with_causes(&error);
                 tracing::warn!(error, "cannot delete superseded state files; the next start deletes them");
             }
         }
@@ -206,6 +215,21 @@ impl Inner {
         }
         let known = views.keys().cloned().collect();
         Err(SharedError::NotFound { what: "view", name: name.to_owned(), known }.into())
+    }
+}
+
+impl Source {
+    /// A position that covers everything accepted before the call; as far as is known, if the log is elsewhere and cannot
+    /// be reached.
+    async fn accepted(&self) -> Position {
+        match self.handle.log.accepted().await {
+            Ok(position) => position,
+            Err(error) => {
+                let (source, error) = (&self.handle.source.name, with_causes(&error));
+                tracing::warn!(source, error, "cannot tell where the log ends; going on with what is here");
+                self.handle.log.end().borrow().clone()
+            }
+        }
     }
 }
 

@@ -25,11 +25,11 @@ use watershed_shared::definition::{Statement, ViewStatement, parse_definitions};
 use watershed_shared::error::{Error as SharedError, ErrorKind};
 use watershed_shared::fault;
 use watershed_shared::format::EventDecoder;
-use watershed_shared::log::Partitioner;
+use watershed_shared::log::{Log, Partitioner};
 use watershed_shared::plan::{ViewPlan, compile, plan_session};
 use watershed_shared::position::{Boundary, Position};
 use watershed_shared::snapshot::BatchPart;
-use watershed_shared::source::SourceDefinition;
+use watershed_shared::source::{Connector, SourceDefinition};
 use watershed_shared::telemetry::Metrics;
 use watershed_speed_layer::RealtimeView;
 
@@ -37,6 +37,7 @@ use super::batch_runs::BatchRuns;
 use super::failure::Failure;
 use super::live_view::LiveView;
 use super::source_task::{Command, Means, NamedView, SourceStart, start};
+use super::topics::{Topics, with_dead_letters};
 use super::watermark::Watermark;
 use super::{Definition, Inner, Platform, Ports, Schedules, Source, ViewEntry, ask, checkpoints, states_folder};
 use crate::error::{Error, Result, with_causes};
@@ -73,12 +74,13 @@ impl Platform {
             runtime: Arc::new(RuntimeEnv::default()),
             checkpoints: ports.checkpoints.clone(),
         };
-        let (sources, views) = divide(statements)?;
+        let (sources, views) = divide(with_dead_letters(statements)?)?;
         let mut opening = Opening {
             batch_session: plan_session(parallelism(config.batch.parallelism), batch_runtime(&config)?),
             catalog: Catalog::load(&ports.store).await?,
             entries: BTreeMap::new(),
             tasks: JoinSet::new(),
+            topics: Topics::default(),
             ports,
             means,
             progress: progress.clone(),
@@ -111,7 +113,7 @@ impl Platform {
     /// after it.
     async fn catch_up(&self, progress: &watch::Sender<String>) {
         for (name, source) in &self.inner.sources {
-            let end = source.handle.log.end().borrow().clone();
+            let end = source.accepted().await;
             let mut snapshots = source.handle.snapshots.clone();
             let behind = end.events_since(&snapshots.borrow().applied);
             if behind > 0 {
@@ -213,17 +215,27 @@ struct Opening {
     catalog: Catalog,
     entries: BTreeMap<String, ViewEntry>,
     tasks: JoinSet<()>,
+    topics: Topics,
     progress: watch::Sender<String>,
     /// Memory that one realtime view may take at the start.
     view_memory_bytes: usize,
 }
 
 impl Opening {
-    async fn source(&mut self, source: SourceDefinition, views: Vec<&ViewStatement>) -> Result<Source> {
+    async fn source(&mut self, mut source: SourceDefinition, views: Vec<&ViewStatement>) -> Result<Source> {
+        let bytes_ahead_max = self.means.config.ingest.tail_bytes;
+        let log = self.topics.log(&mut source, &self.ports.store, bytes_ahead_max, &self.progress).await?;
         let source = Arc::new(source);
         let history = History::open(&self.ports.store, &source).await?;
-        let log = self.ports.logs.log(&source)?;
+        let (log, appends): (Arc<dyn Log>, _) = match log {
+            Some(log) => (log, None),
+            None => {
+                let log = self.ports.logs.log(&source)?;
+                (Arc::clone(&log) as Arc<dyn Log>, Some(log))
+            }
+        };
         let history_end = history.known().end().clone();
+        log.begin_at(&history_end).await?;
         let log_end = log.end().borrow().clone();
         if !(history_end.covers(&log.start()) && log_end.covers(&history_end)) {
             return Err(Error::LogBehindHistory {
@@ -242,11 +254,12 @@ impl Opening {
             named.insert(view.name.clone(), self.view(view, &source, &history).await?);
             fault::point("start.after_view");
         }
+        let topic = self.topics.get(&source.name).cloned();
         let decoder = Arc::new(EventDecoder::new(&source)?);
         let partitioner = Partitioner::new(&source)?;
         let views = SourceStart { source, log, history, views: named, watermark };
         let handle = start(views, self.means.clone(), &mut self.tasks);
-        Ok(Source { handle, decoder, partitioner, log_failure: Failure::default() })
+        Ok(Source { handle, appends, topic, decoder, partitioner, log_failure: Failure::default() })
     }
 
     async fn view(
@@ -265,7 +278,8 @@ impl Opening {
                 "dropped the view's batch views; building them from the history"
             );
         }
-        let from_the_beginning = history.known().end().offsets().iter().all(|offset| offset.0 == 0);
+        // A topic's first offsets may be gone already when a source begins.
+        let from_the_beginning = history.known().files().is_empty();
         let active = match self.catalog.active(&statement.name).cloned() {
             // Until it is built again, the view has no answer: its realtime part could need all the memory there is.
             Some(active) if active.definition_id == wanted.plan.id.as_str() => damage.is_none().then(|| wanted.clone()),
@@ -434,7 +448,8 @@ fn divide(statements: Vec<Statement>) -> Result<(BTreeMap<String, SourceDefiniti
     }
     let known: Vec<String> = sources.keys().cloned().collect();
     for view in &views {
-        if sources.contains_key(&view.name) {
+        let is_its_own = |source: &SourceDefinition| matches!(source.connector, Connector::DeadLetters { .. });
+        if sources.get(&view.name).is_some_and(|source| !is_its_own(source)) {
             return Err(twice(&view.name));
         }
         if !sources.contains_key(&view.source) {
@@ -463,7 +478,7 @@ fn schedules(statement: &ViewStatement) -> Result<Schedules> {
 /// # Errors
 /// `Invalid` when a definition cannot work.
 pub async fn check_definitions(statements: Vec<Statement>) -> Result<Vec<ViewPlan>> {
-    let (sources, views) = divide(statements)?;
+    let (sources, views) = divide(with_dead_letters(statements)?)?;
     let mut plans = Vec::with_capacity(views.len());
     for view in &views {
         schedules(view)?;

@@ -9,7 +9,7 @@ use watershed_batch_layer::Store;
 use watershed_shared::config::{Config, parallelism};
 use watershed_shared::cpu::CpuPool;
 use watershed_shared::definition::ViewStatement;
-use watershed_shared::log::{EmbeddedLog, Log, LogStore, LogStoreOptions, MemoryLog};
+use watershed_shared::log::{AppendLog, EmbeddedLog, LogStore, LogStoreOptions, MemoryLog};
 use watershed_shared::plan::{ViewPlan, compile};
 use watershed_shared::source::SourceDefinition;
 use watershed_speed_layer::CheckpointStore;
@@ -131,12 +131,12 @@ pub trait OpenLog: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When the log cannot be opened.
-    fn open_log(&self, source: &SourceDefinition) -> watershed_shared::error::Result<Arc<dyn Log>>;
+    fn open_log(&self, source: &SourceDefinition) -> watershed_shared::error::Result<Arc<dyn AppendLog>>;
 }
 
 impl Logs {
-    /// The log of a source, made if it is not there.
-    pub(super) fn log(&self, source: &SourceDefinition) -> Result<Arc<dyn Log>> {
+    /// The log of a source that events are sent to, made if it is not there.
+    pub(super) fn log(&self, source: &SourceDefinition) -> Result<Arc<dyn AppendLog>> {
         match self {
             Logs::Embedded(store) => {
                 let log: Arc<EmbeddedLog> = store.log(source)?;

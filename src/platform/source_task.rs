@@ -28,9 +28,9 @@ use watershed_shared::cpu::CpuPool;
 use watershed_shared::fault::{self, has_defect};
 use watershed_shared::log::Log;
 use watershed_shared::plan::StateParts;
-use watershed_shared::position::{Boundary, Position};
+use watershed_shared::position::{Boundary, Gap, Position};
 use watershed_shared::snapshot::{BatchPart, SnapshotReceiver, SourceSnapshot};
-use watershed_shared::source::SourceDefinition;
+use watershed_shared::source::{Connector, SourceDefinition};
 use watershed_shared::telemetry::{Metrics, SourceLabel};
 use watershed_shared::time::{instant, now_us, sleep, sleep_until};
 use watershed_speed_layer::{CheckpointStore, Compacted, RealtimeView};
@@ -48,9 +48,9 @@ const MICRO_BATCH_BYTES_TARGET: usize = 32 << 20;
 /// What other tasks ask of a source's task.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Bring everything that the log holds now into the history; the answer is a version with it. With a view, its
+    /// Bring everything below `target` into the history; the answer is a version with it. With a view, its
     /// segments keep their ends at the version's end until `Publish` or `Abandon`.
-    Archive { pin: Option<LiveId>, reply: oneshot::Sender<HistorySnapshot> },
+    Archive { target: Position, pin: Option<LiveId>, reply: oneshot::Sender<HistorySnapshot> },
     /// The states that a batch view up to the boundary will supersede; `None` for a definition that has no answers yet.
     PartsBelow { id: LiveId, boundary: Boundary, reply: oneshot::Sender<Option<StateParts>> },
     /// Switch a definition to a new batch view; a definition that was being built takes over its name. The answer is the
@@ -138,11 +138,14 @@ pub(super) fn start(start: SourceStart, means: Means, tasks: &mut JoinSet<()>) -
         cut: applied.clone(),
         commit_due: instant() + means.config.history.commit_interval,
         applied,
+        gaps: start.history.known().gaps().to_vec(),
+        new_gaps: Vec::new(),
         first_partition: 0,
         snapshots: watch::Sender::new(Arc::new(SourceSnapshot {
             source: Arc::clone(&start.source),
             applied: Position::default(),
             watermark_us: None,
+            gaps: Vec::new(),
             views: BTreeMap::new(),
             failures: BTreeMap::new(),
         })),
@@ -197,6 +200,9 @@ struct SourceTask {
     commit_due: Instant,
     /// Up to where the views have the log.
     applied: Position,
+    /// Offsets below `applied` that the log lost, and those of them that no cut has yet.
+    gaps: Vec<Gap>,
+    new_gaps: Vec<Gap>,
     /// The partition that is read first.
     first_partition: usize,
     watermark: Watermark,
@@ -276,6 +282,7 @@ impl SourceTask {
         let mut end = self.applied.clone();
         let mut events = Vec::new();
         let mut oldest_us = Vec::new();
+        let mut lost = Vec::new();
         let (mut rows, mut bytes) = (0, 0);
         // Another partition is first each time, so that one with much to read does not hold up the others.
         let partitions = log_end.offsets().len();
@@ -290,13 +297,20 @@ impl SourceTask {
                 bytes += batch.events.get_array_memory_size();
                 oldest_us.extend(batch.ingested_at_us());
                 end.raise(partition, batch.range.end());
+                if batch.is_lost() {
+                    lost.push(Gap { partition, range: batch.range });
+                    continue;
+                }
                 self.watermark.observe(partition, &batch.events);
                 events.push(batch.with_system_columns(&self.source.event_schema)?);
             }
         }
         let views = self.views.values_mut().flat_map(NamedView::live);
         apply(views.filter(|view| view.failure.is_none()).collect(), &events, &end).await;
+        self.count(rows);
         self.unarchived.push(events);
+        self.gaps.extend(&lost);
+        self.new_gaps.extend(lost);
         self.applied = end;
         fault::point("source.after_apply");
         self.publish();
@@ -306,6 +320,16 @@ impl SourceTask {
             visible.observe((now_us - ingested_at_us).max(0) as f64 / 1e6);
         }
         Ok(())
+    }
+
+    /// Counts events that nobody has acknowledged to a client.
+    fn count(&self, events: usize) {
+        let (counter, source) = match &self.source.connector {
+            Connector::Http => return,
+            Connector::Kafka(_) => (&self.means.metrics.records_read, &self.source.name),
+            Connector::DeadLetters { of } => (&self.means.metrics.dead_letters, of),
+        };
+        counter.get_or_create(&SourceLabel { source: source.clone() }).inc_by(events as u64);
     }
 
     fn publish(&mut self) {
@@ -325,14 +349,15 @@ impl SourceTask {
             source: Arc::clone(&self.source),
             applied: self.applied.clone(),
             watermark_us: self.watermark.current_us(),
+            gaps: self.gaps.clone(),
             views,
             failures,
         }));
     }
 
-    /// Whether a cut now would bring events to the history.
+    /// Whether a cut now would bring anything to the history, if only a position.
     fn may_cut(&self) -> bool {
-        self.commit.is_none() && self.unarchived.has_open()
+        self.commit.is_none() && self.applied != self.cut
     }
 
     fn cut_if_due(&mut self) {
@@ -352,7 +377,8 @@ impl SourceTask {
             view.compaction_failed = false;
         }
         let start = std::mem::replace(&mut self.cut, self.applied.clone());
-        self.unarchived.cut(start, self.applied.clone(), self.watermark.max_event_times_us().to_vec());
+        let event_times = self.watermark.max_event_times_us().to_vec();
+        self.unarchived.cut(start, self.applied.clone(), event_times, std::mem::take(&mut self.new_gaps));
         fault::point("source.after_cut");
         self.commit_oldest();
     }
@@ -517,8 +543,7 @@ impl SourceTask {
 
     async fn carry_out(&mut self, command: Command) {
         match command {
-            Command::Archive { pin, reply } => {
-                let target = self.log_end.borrow().clone();
+            Command::Archive { target, pin, reply } => {
                 self.waiters.push(Waiter { target, pin, reply });
                 self.answer_waiters();
             }

@@ -13,7 +13,7 @@ use watershed_batch_layer::{Append, HistoryWriter};
 use watershed_shared::error::Error as LogError;
 use watershed_shared::fault;
 use watershed_shared::log::Log;
-use watershed_shared::position::{Offset, Position};
+use watershed_shared::position::{Gap, Offset, Position};
 use watershed_shared::source::SourceDefinition;
 use watershed_shared::telemetry::{Metrics, OperationLabel, SourceLabel};
 use watershed_shared::time::sleep;
@@ -93,11 +93,11 @@ impl Unarchived {
         self.has_open() && (self.open.rows >= self.rows_target || self.open.bytes >= bytes_target)
     }
 
-    /// Closes what came since the last cut.
-    pub(super) fn cut(&mut self, start: Position, end: Position, max_event_times_us: Vec<Option<i64>>) {
+    /// Closes what came since the last cut, which lacks the events of `gaps`.
+    pub(super) fn cut(&mut self, start: Position, end: Position, max_event_times_us: Vec<Option<i64>>, gaps: Vec<Gap>) {
         let Kept { batches, bytes, in_log_only, .. } = std::mem::take(&mut self.open);
         let bytes = if in_log_only { 0 } else { bytes };
-        let append = Append { batches, start, end, max_event_times_us };
+        let append = Append { batches, start, end, max_event_times_us, gaps };
         self.cuts.push_back(Arc::new(Cut { append, bytes, in_log_only }));
     }
 
@@ -172,6 +172,9 @@ impl Committer {
                 }
                 for batch in read {
                     from = batch.range.end();
+                    if batch.is_lost() {
+                        continue;
+                    }
                     batches.push(batch.between(Offset::BEGINNING, end).with_system_columns(&self.source.event_schema)?);
                 }
             }
@@ -194,7 +197,7 @@ mod tests {
     }
 
     fn cut(unarchived: &mut Unarchived) {
-        unarchived.cut(Position::default(), Position::default(), Vec::new());
+        unarchived.cut(Position::default(), Position::default(), Vec::new(), Vec::new());
     }
 
     #[test]

@@ -17,7 +17,7 @@ impl Watermark {
     /// Continues from what the history knows.
     pub(super) fn new(source: &SourceDefinition, max_event_times_us: &[Option<i64>]) -> Watermark {
         let mut times = max_event_times_us.to_vec();
-        times.resize(source.partitions as usize, None);
+        times.resize(times.len().max(source.partitions as usize), None);
         Watermark { definition: source.watermark.clone(), max_event_times_us: times }
     }
 
@@ -27,9 +27,12 @@ impl Watermark {
         let times =
             events.column_by_name(&definition.column).and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
         let largest = times.and_then(max);
-        if let Some(known) = self.max_event_times_us.get_mut(partition.index()) {
-            *known = (*known).max(largest);
+        if self.max_event_times_us.len() <= partition.index() {
+            // A topic may get more partitions.
+            self.max_event_times_us.resize(partition.index() + 1, None);
         }
+        let known = &mut self.max_event_times_us[partition.index()];
+        *known = (*known).max(largest);
     }
 
     /// Largest event time of each partition; microseconds since the epoch.

@@ -4,7 +4,7 @@
 //! `tests/oracles/<data set>/<oracle>.sql` is the query whose answer is compared with `../shared/oracles`. Two runs of
 //! the real binary bring every data set through the situations in which an answer is made:
 //!
-//! 1. `realtime_then_batch`: everything ingested and no batch run; the same after a restart; after a batch run that
+//! 1. `realtime_then_batch`: everything ingested and no batch run; the same after a crash; after a batch run that
 //!    covers everything; after another restart.
 //! 2. `batch_midway`: a part ingested, a batch run, the rest ingested, so that answers join both layers; the same after
 //!    a restart; after a second batch run.
@@ -14,7 +14,7 @@
 
 mod answer;
 mod data_set;
-pub(crate) mod platform;
+mod platform;
 
 use std::fs;
 
@@ -52,8 +52,8 @@ async fn realtime_then_batch(data_set: &DataSet) -> Result<()> {
     let mut platform = Platform::start(data_set)?;
     platform.ingest(&shared("data").join(data_set.file), data_set.rows)?;
     platform.check("all realtime", oracles.at_the_end()).await?;
-    platform.restart()?;
-    platform.check("all realtime, after a restart", oracles.at_the_end()).await?;
+    platform.kill_and_restart()?;
+    platform.check("all realtime, after a crash", oracles.at_the_end()).await?;
     platform.batch_run_of_every_view().await?;
     platform.check("a batch run at the end", oracles.at_the_end()).await?;
     platform.restart()?;

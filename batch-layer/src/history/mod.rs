@@ -4,6 +4,9 @@
 //! transactions, where each partition continues. So a version of the history *is* a position: all events below it are
 //! in the version's files, and no others. Events are never changed here.
 //!
+//! A Kafka source's offsets have gaps where the topic holds no event of the source. Its commits may move the position
+//! without adding a row. Offsets that the topic lost before they were read are named in the commit that moves over them.
+//!
 //! The table is not divided into folders by date: files come in about the order of event time, so the bounds of each
 //! file prune as well, without a small file for every late event's day.
 
@@ -13,7 +16,7 @@ mod writer;
 use std::fmt;
 use std::sync::Arc;
 
-use watershed_shared::position::{Offset, PartitionId, Position};
+use watershed_shared::position::{Gap, Offset, OffsetRange, PartitionId, Position};
 use watershed_shared::source::{PARTITIONS_MAX, SourceDefinition};
 
 use crate::data_file::EncodeOptions;
@@ -30,6 +33,11 @@ const OFFSET_TRANSACTION: &str = "watershed/";
 /// Delta application transaction that holds the largest event time of a partition, in microseconds since the epoch.
 const EVENT_TIME_TRANSACTION: &str = "watershed-watermark/";
 
+/// Delta application transaction that holds the end of a gap; `partition/start` follows.
+const GAP_TRANSACTION: &str = "watershed-gap/";
+/// Delta application transaction of histories whose offsets are not consecutive.
+const SPARSE_TRANSACTION: &str = "watershed-sparse";
+
 /// Version of a history: the number of a commit to its Delta table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HistoryVersion(pub u64);
@@ -45,6 +53,8 @@ impl fmt::Display for HistoryVersion {
 pub struct History {
     table: Arc<StoredTable>,
     partitions: u32,
+    /// Whether some offsets hold no event.
+    is_sparse: bool,
 }
 
 impl History {
@@ -57,7 +67,8 @@ impl History {
         let folder = layout::history(&source.name)?;
         let table = StoredTable::open(store, folder, Arc::clone(&source.event_schema)).await?;
         check_position(&table)?;
-        Ok(History { table: Arc::new(table), partitions: source.partitions })
+        let is_sparse = source.connector.has_gaps();
+        Ok(History { table: Arc::new(table), partitions: source.partitions, is_sparse })
     }
 
     /// The newest version that this process knows; the newest there is if no other process writes. Reads no storage.
@@ -128,6 +139,29 @@ pub(crate) fn check_position(table: &StoredTable) -> Result<()> {
     Ok(())
 }
 
+/// Whether a version says where its partitions continue, as every one but that of a new table does.
+fn has_position(snapshot: &TableSnapshot) -> bool {
+    partition_transactions(snapshot, OFFSET_TRANSACTION).next().is_some()
+}
+
+/// Whether the offsets of a table's events are not consecutive.
+pub(crate) fn is_sparse(snapshot: &TableSnapshot) -> bool {
+    snapshot.transactions.contains_key(SPARSE_TRANSACTION)
+}
+
+/// The gaps of a version, by partition and offset.
+pub(crate) fn gaps(snapshot: &TableSnapshot) -> Vec<Gap> {
+    let gap = |(id, end): (&String, &i64)| {
+        let (partition, start) = id.strip_prefix(GAP_TRANSACTION)?.split_once('/')?;
+        let (start, end) = (start.parse().ok()?, u64::try_from(*end).ok()?);
+        let range = (start <= end).then(|| OffsetRange::new(Offset(start), Offset(end)))?;
+        Some(Gap { partition: PartitionId(partition.parse().ok()?), range })
+    };
+    let mut gaps: Vec<Gap> = snapshot.transactions.iter().filter_map(gap).collect();
+    gaps.sort_by_key(|gap| (gap.partition, gap.range.start()));
+    gaps
+}
+
 /// The transactions that make a version end at `position`.
 pub(crate) fn position_transactions(position: &Position) -> impl Iterator<Item = (String, i64)> {
     position.iter().map(|(partition, offset)| (format!("{OFFSET_TRANSACTION}{partition}"), offset.0 as i64))
@@ -182,7 +216,13 @@ mod tests {
         let source = number_source();
         let batches = (0..2).map(|p| numbers(&source, p as u32, start[p] as i64..end[p] as i64));
         let max_event_times_us = vec![Some(end[0] as i64), None];
-        Ok(Append { batches: batches.collect::<Result<_>>()?, start: at(start), end: at(end), max_event_times_us })
+        Ok(Append {
+            batches: batches.collect::<Result<_>>()?,
+            start: at(start),
+            end: at(end),
+            max_event_times_us,
+            gaps: vec![],
+        })
     }
 
     async fn count(snapshot: &HistorySnapshot) -> Result<usize> {
@@ -278,7 +318,7 @@ mod tests {
         for store in [Store::open(folder.path())?, Store::in_memory()?] {
             let history = History::open(&store, &source).await?;
             let (start, end) = (Position::beginning(1), Position::new(vec![Offset(3)]));
-            let append = Append { batches: vec![batch.clone()], start, end, max_event_times_us: vec![] };
+            let append = Append { batches: vec![batch.clone()], start, end, max_event_times_us: vec![], gaps: vec![] };
             history.writer(EncodeOptions::history()).append(&append).await?;
             for checkpoint in [false, true] {
                 if checkpoint {
@@ -393,7 +433,13 @@ mod tests {
         let (store, source) = (Store::in_memory()?, number_source());
         let [ours, other] = [History::open(&store, &source).await?, History::open(&store, &source).await?];
         let foreign = events(&source, 0, 0, vec![Arc::new(Int64Array::from(vec![7, 8]))])?;
-        let foreign = Append { batches: vec![foreign], start: at([0, 0]), end: at([2, 0]), max_event_times_us: vec![] };
+        let foreign = Append {
+            batches: vec![foreign],
+            start: at([0, 0]),
+            end: at([2, 0]),
+            max_event_times_us: vec![],
+            gaps: vec![],
+        };
         other.writer(EncodeOptions::history()).append(&foreign).await?;
         for end in [[2, 0], [3, 1]] {
             let refused = ours.writer(EncodeOptions::history()).append(&append([0, 0], end)?).await;
@@ -415,7 +461,8 @@ mod tests {
             vec![numbers(&source, 0, 1..3)?],
             vec![numbers(&source, 1, 0..3)?],
         ] {
-            let append = Append { batches, start: at([0, 0]), end: at([3, 0]), max_event_times_us: vec![] };
+            let append =
+                Append { batches, start: at([0, 0]), end: at([3, 0]), max_event_times_us: vec![], gaps: vec![] };
             let refused = writer.append(&append).await;
             assert!(matches!(&refused, Err(Error::InvalidBatches { .. })), "{refused:?}");
         }
@@ -480,7 +527,7 @@ mod tests {
             let batches =
                 vec![events(&source, 0, start, vec![Arc::new(Float64Array::from_iter_values(x)), Arc::new(n)])?];
             let (start, end) = (Position::new(vec![Offset(start)]), Position::new(vec![Offset(start + 2)]));
-            writer.append(&Append { batches, start, end, max_event_times_us: vec![] }).await?;
+            writer.append(&Append { batches, start, end, max_event_times_us: vec![], gaps: vec![] }).await?;
         }
         let snapshot = history.known();
         let rows = snapshot.rows(snapshot.files().to_vec());

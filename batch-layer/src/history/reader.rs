@@ -1,12 +1,19 @@
 //! A pinned version of a history, to be read as plain Parquet files.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
-use watershed_shared::position::{OffsetRange, PartitionId, Position};
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
+use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use watershed_shared::event::{INGESTED_AT_COLUMN, OFFSET_COLUMN, PARTITION_COLUMN};
+use watershed_shared::plan::{RowScan, RowSource};
+use watershed_shared::position::{Gap, Offset, OffsetRange, PartitionId, Position};
 
-use super::{EVENT_TIME_TRANSACTION, History, HistoryVersion, partition_transactions, position};
+use super::{EVENT_TIME_TRANSACTION, History, HistoryVersion, gaps, has_position, partition_transactions, position};
 use crate::data_file::DataFile;
+use crate::error::Result;
 use crate::scan::FileRows;
 use crate::store::Store;
 use crate::table::{StoredTable, TableSnapshot};
@@ -18,6 +25,8 @@ pub struct HistorySnapshot {
     version: HistoryVersion,
     files: Vec<Arc<DataFile>>,
     end: Position,
+    has_position: bool,
+    gaps: Vec<Gap>,
     max_event_times_us: Vec<Option<i64>>,
 }
 
@@ -35,6 +44,8 @@ impl HistorySnapshot {
             version: HistoryVersion(snapshot.version),
             files: snapshot.files.values().cloned().collect(),
             end,
+            has_position: has_position(snapshot),
+            gaps: gaps(snapshot),
             max_event_times_us,
         }
     }
@@ -47,6 +58,68 @@ impl HistorySnapshot {
     /// Where each partition continues: the files hold all events below and none from here on.
     pub fn end(&self) -> &Position {
         &self.end
+    }
+
+    /// Whether anything was ever appended, if only a position.
+    pub fn has_position(&self) -> bool {
+        self.has_position
+    }
+
+    /// Offsets below the end whose events, if there were any, were lost before the platform had them.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// Number of events.
+    pub fn events(&self) -> u64 {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// The last event of each partition that has one: its offset, and when the log first saw it, in microseconds since the
+    /// epoch.
+    ///
+    /// # Errors
+    /// `Corrupt` when a file is damaged; `Retryable` when the store refuses.
+    pub async fn last_events(&self) -> Result<Vec<(PartitionId, Offset, i64)>> {
+        // A file's offsets end with its last event, also where offsets hold none.
+        let mut last: BTreeMap<PartitionId, (Offset, &Arc<DataFile>)> = BTreeMap::new();
+        for file in &self.files {
+            for (partition, range) in file.offsets.iter().flatten().filter(|(_, range)| !range.is_empty()) {
+                let known = last.entry(*partition).or_insert((range.end(), file));
+                if range.end() > known.0 {
+                    *known = (range.end(), file);
+                }
+            }
+        }
+        let files: BTreeMap<&object_store::path::Path, &Arc<DataFile>> =
+            last.values().map(|(_, file)| (&file.path, *file)).collect();
+        let projection = [PARTITION_COLUMN, OFFSET_COLUMN, INGESTED_AT_COLUMN].map(|name| self.schema().index_of(name));
+        let projection = projection.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let runtime = Arc::new(RuntimeEnv::default());
+        let context = Arc::new(TaskContext::default().with_runtime(Arc::clone(&runtime)));
+        let mut events = Vec::new();
+        for file in files.into_values() {
+            let scan = RowScan {
+                projection: Some(projection.clone()),
+                predicate: None,
+                target_partitions: 1,
+                runtime: Arc::clone(&runtime),
+            };
+            let plan = self.rows(vec![Arc::clone(file)]).scan(scan)?;
+            for batch in datafusion::physical_plan::collect(plan, Arc::clone(&context)).await? {
+                let partitions = batch.column(0).as_primitive::<Int32Type>();
+                let offsets = batch.column(1).as_primitive::<Int64Type>();
+                let times = batch.column(2).as_primitive::<TimestampMicrosecondType>();
+                for row in 0..batch.num_rows() {
+                    let (partition, offset) =
+                        (PartitionId(partitions.value(row) as u32), Offset(offsets.value(row) as u64));
+                    if last.get(&partition).is_some_and(|(end, _)| *end == offset.advance(1)) {
+                        events.push((partition, offset, times.value(row)));
+                    }
+                }
+            }
+        }
+        Ok(events)
     }
 
     /// Largest event time in each partition, in microseconds since the epoch; `None` where no event had one.

@@ -23,11 +23,11 @@ use watershed_shared::cpu::blocking;
 use watershed_shared::event::{OFFSET_COLUMN, PARTITION_COLUMN};
 use watershed_shared::fault;
 use watershed_shared::plan::{RowScan, RowSource};
-use watershed_shared::position::{Offset, OffsetRange, PartitionId, Position};
+use watershed_shared::position::{Gap, Offset, OffsetRange, PartitionId, Position};
 
 use super::{
-    EVENT_TIME_TRANSACTION, History, HistorySnapshot, HistoryVersion, partition_transactions, position,
-    position_transactions,
+    EVENT_TIME_TRANSACTION, GAP_TRANSACTION, History, HistorySnapshot, HistoryVersion, SPARSE_TRANSACTION,
+    partition_transactions, position, position_transactions,
 };
 use crate::data_file::{DataFile, EncodeOptions, EncodedFile, FileEncoder};
 use crate::error::{Error, Result};
@@ -39,7 +39,7 @@ const COMMIT_ATTEMPTS_MAX: usize = 8;
 /// Consecutive events of a source, to be appended together or not at all.
 #[derive(Debug, Clone)]
 pub struct Append {
-    /// The events in the source's event schema; each partition's in offset order, without gaps.
+    /// The events in the source's event schema; each partition's in offset order, without gaps unless the source has them.
     pub batches: Vec<RecordBatch>,
     /// Where the events start and the history must end.
     pub start: Position,
@@ -48,6 +48,8 @@ pub struct Append {
     /// Largest event time of each partition as far as known, in microseconds since the epoch, by partition. The
     /// history keeps the larger of this and what it has.
     pub max_event_times_us: Vec<Option<i64>>,
+    /// Offsets between start and end that the log lost.
+    pub gaps: Vec<Gap>,
 }
 
 /// What an append has made.
@@ -170,8 +172,8 @@ impl HistoryWriter {
         fault::point("history.before_files");
         let table = &self.history.table;
         let (schema, options) = (Arc::clone(table.schema()), self.options.clone());
-        let work = append.clone();
-        let encoded = blocking(move || encode(&schema, &options, &work)).await;
+        let (work, is_sparse) = (append.clone(), self.history.is_sparse);
+        let encoded = blocking(move || encode(&schema, &options, &work, is_sparse)).await;
         let encoded = encoded.map_err(|source| Error::Interrupted { what: "encoding events", source })?;
         let files = encoded.map_err(|error| match error {
             EncodeError::NotTheEvents(reason) => Error::InvalidBatches {
@@ -203,6 +205,12 @@ impl HistoryWriter {
         };
         let mut transactions: BTreeMap<String, i64> = position_transactions(&append.end).collect();
         transactions.extend(event_time_transactions(append, base));
+        transactions.extend(append.gaps.iter().map(|Gap { partition, range }| {
+            (format!("{GAP_TRANSACTION}{partition}/{}", range.start()), range.end().0 as i64)
+        }));
+        if self.history.is_sparse {
+            transactions.insert(SPARSE_TRANSACTION.to_owned(), 1);
+        }
         Ok(TableCommit::new(stored, transactions))
     }
 
@@ -267,18 +275,20 @@ impl<E: Into<Error>> From<E> for EncodeError {
     }
 }
 
-/// Encodes an append's events, checking on the way that they are all the events from its start to its end.
+/// Encodes an append's events, checking on the way that they are all the events from its start to its end, or, of a
+/// sparse history, that they lie between these and none comes twice.
 fn encode(
     schema: &SchemaRef,
     options: &EncodeOptions,
     append: &Append,
+    is_sparse: bool,
 ) -> Result<Vec<(EncodedFile, Offsets)>, EncodeError> {
     let mut encoder = FileEncoder::new(Arc::clone(schema), options)?;
     let mut reached = append.start.clone();
     let mut file_start = append.start.clone();
     let mut files = Vec::new();
     for batch in &append.batches {
-        advance(&mut reached, batch).map_err(EncodeError::NotTheEvents)?;
+        advance(&mut reached, batch, is_sparse).map_err(EncodeError::NotTheEvents)?;
         if let Some(file) = encoder.write(batch)? {
             files.push((file, offsets_between(&file_start, &reached)));
             file_start = reached.clone();
@@ -287,24 +297,25 @@ fn encode(
     if let Some(file) = encoder.finish()? {
         files.push((file, offsets_between(&file_start, &reached)));
     }
-    match reached.covers(&append.end) && append.end.covers(&reached) {
+    match append.end.covers(&reached) && (is_sparse || reached.covers(&append.end)) {
         true => Ok(files),
         false => Err(EncodeError::NotTheEvents(format!("they end at {reached}"))),
     }
 }
 
-/// Moves `reached` over a batch's events, each of which must be the next of its partition.
-fn advance(reached: &mut Position, batch: &RecordBatch) -> Result<(), String> {
+/// Moves `reached` over a batch's events, each of which must be the next of its partition, or of a sparse one a later one.
+fn advance(reached: &mut Position, batch: &RecordBatch, is_sparse: bool) -> Result<(), String> {
     let (partitions, offsets) = places(batch)?;
     let mut row = 0;
     while row < partitions.len() {
         let partition = PartitionId(partitions[row] as u32);
         let mut next = reached.get(partition).0;
         while row < partitions.len() && partitions[row] as u32 == partition.0 {
-            if offsets[row] as u64 != next {
-                return Err(format!("partition {partition} has offset {} where {next} comes next", offsets[row]));
+            let offset = offsets[row] as u64;
+            if offset < next || (offset > next && !is_sparse) {
+                return Err(format!("partition {partition} has offset {offset} where {next} comes next"));
             }
-            next += 1;
+            next = offset + 1;
             row += 1;
         }
         reached.raise(partition, Offset(next));

@@ -124,6 +124,7 @@ fn routes() -> Router<Arc<Api>> {
         .route("/", get(status::index))
         .route("/v1/sources", get(status::sources))
         .route("/v1/sources/{source}/events", post(events::ingest))
+        .route("/v1/sources/{source}/resume", post(status::resume_source))
         .route("/v1/sql", post(sql::query))
         .route("/v1/views", get(status::views))
         .route("/v1/views/{view}", get(status::view))

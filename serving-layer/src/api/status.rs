@@ -18,13 +18,19 @@ use crate::backend::{BatchRun, BatchRunKind, BatchRunState, SourceStatus, ViewSt
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+const RESUME_EXAMPLE: &str = "{\"skip\": false}";
 const BATCH_RUN_EXAMPLE: &str = "{\"kind\": \"full\"}";
 
 /// Method, path and purpose of every endpoint.
-pub(super) const ENDPOINTS: [(&str, &str, &str); 10] = [
+pub(super) const ENDPOINTS: [(&str, &str, &str); 11] = [
     ("POST", "/v1/sources/{source}/events", "accepts events as NDJSON, JSON, CSV or an Arrow stream"),
     ("POST", "/v1/sql", "answers a SELECT over the views as JSON, CSV or an Arrow stream"),
     ("GET", "/v1/sources", "sources, with the positions of log, views and history"),
+    (
+        "POST",
+        "/v1/sources/{source}/resume",
+        "reads partitions again that have stopped; {\"skip\": true} without lost offsets",
+    ),
     ("GET", "/v1/views", "views, with their definitions, sizes and last audits"),
     ("GET", "/v1/views/{view}", "one view"),
     ("POST", "/v1/views/{view}/batch-runs", "starts a batch run; ?wait=true answers after its end"),
@@ -49,6 +55,24 @@ pub(super) struct Sources {
 /// `GET /v1/sources`.
 pub(super) async fn sources(State(api): State<Arc<Api>>) -> Json<Sources> {
     Json(Sources { sources: api.backend.sources() })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResumeRequest {
+    #[serde(default)]
+    skip: bool,
+}
+
+/// `POST /v1/sources/{source}/resume`: 200 with the partitions that are read again.
+pub(super) async fn resume_source(
+    State(api): State<Arc<Api>>,
+    Path(source): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let ResumeRequest { skip } = body::read_json(request, &api.options, RESUME_EXAMPLE).await?;
+    let resumed = api.backend.resume_source(&source, skip).await?;
+    Ok(Json(json!({"resumed": resumed})).into_response())
 }
 
 #[derive(Debug, Serialize)]

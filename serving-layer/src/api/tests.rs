@@ -33,6 +33,7 @@ mod limits;
 
 use super::idempotency::REPLAYED;
 use super::*;
+use crate::answer::OffsetGap;
 use crate::backend::*;
 use crate::error::{Error, Result};
 use crate::query::query_runtime;
@@ -84,6 +85,8 @@ impl Backend for FakePlatform {
             history_offsets: vec![0, 0],
             history_version: None,
             watermark: None,
+            troubles: vec![],
+            gaps: vec![],
         }]
     }
 
@@ -123,6 +126,14 @@ impl Backend for FakePlatform {
             position: format!("{source}={rows}"),
         };
         Ok(Ingested { report: self.report.clone().unwrap_or(accepted), replayed })
+    }
+
+    async fn resume_source(&self, source: &str, skip: bool) -> Result<Vec<ResumedPartition>> {
+        let lost = skip.then_some(OffsetGap { partition: 3, start: 5, end: 9 });
+        match source {
+            "topic" => Ok(vec![ResumedPartition { partition: 3, lost }]),
+            name => Err(SharedError::NotFound { what: "source", name: name.to_owned(), known: vec![] }.into()),
+        }
     }
 
     async fn start_batch_run(&self, view: &str, kind: BatchRunKind, wait: bool) -> Result<BatchRun> {
@@ -628,6 +639,20 @@ async fn sources_views_and_runs_are_listed() -> TestResult {
         |runs: Value| runs["batch_runs"].as_array().map(|runs| runs.iter().map(|run| run["id"].clone()).collect());
     assert_eq!(ids(fixture.get("/v1/batch-runs").await?.json()), Some(vec![json!(2), json!(1)]));
     assert_eq!(ids(fixture.get("/v1/batch-runs?view=b").await?.json()), Some(vec![json!(1)]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn partitions_that_have_stopped_are_resumed() -> TestResult {
+    let fixture = Fixture::new(FakePlatform::default())?;
+    let path = "/v1/sources/topic/resume";
+    let reply = fixture.post(path, &[], "{\"skip\": true}").await?;
+    let lost = json!({"partition": 3, "start": 5, "end": 9});
+    assert_eq!(reply.json(), json!({"resumed": [{"partition": 3, "lost": lost}]}));
+    let reply = fixture.post(path, &[], "{}").await?;
+    assert_eq!(reply.json(), json!({"resumed": [{"partition": 3, "lost": null}]}), "nothing is skipped unasked");
+    fixture.post("/v1/sources/other/resume", &[], "{}").await?.problem(StatusCode::NOT_FOUND, "not-found");
+    fixture.post(path, &[], "{\"skp\": true}").await?.problem(StatusCode::BAD_REQUEST, "invalid-request");
     Ok(())
 }
 

@@ -190,7 +190,8 @@ fn json_tells_columns_rows_and_what_they_stand_for() -> TestResult {
         ("edits", Arc::new(Int64Array::from(vec![42]))),
     ])?;
     answer.complete = false;
-    let source = SourceAsOf { offsets: vec![12, 40], watermark: Some("2015-09-12T23:49:00.000000Z".into()) };
+    let source =
+        SourceAsOf { offsets: vec![12, 40], watermark: Some("2015-09-12T23:49:00.000000Z".into()), gaps: vec![] };
     answer.as_of.sources.insert("edits".into(), source);
     answer.as_of.views.insert("by_channel".into(), ViewAsOf { batch_version: None, boundary: vec![0, 0] });
     let body: Value = serde_json::from_slice(&write(&answer, AnswerFormat::Json)?)?;

@@ -11,6 +11,7 @@
 mod dialect;
 mod id;
 mod interval;
+mod kafka;
 mod options;
 mod query;
 mod source;
@@ -24,6 +25,7 @@ mod window;
 mod tests;
 
 pub use id::DefinitionId;
+pub(crate) use kafka::{metadata_type, value_columns};
 pub use tumble::WindowDefinition;
 pub use types::sql_type_name;
 pub use view::{ViewOptions, ViewStatement};

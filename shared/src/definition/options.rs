@@ -1,4 +1,5 @@
-//! `WITH (name = value, ...)` of sources and views.
+//! `WITH (name = value, ...)` of sources and views. A name may have several words with dots between them, as properties
+//! of Kafka's clients have.
 
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token};
@@ -19,12 +20,14 @@ pub(super) struct WithOption {
     pub(super) value: String,
     /// Where the value stands.
     pub(super) at: Location,
+    /// The option's name, with its dots.
+    pub(super) name: String,
     is_text: bool,
-    name: String,
 }
 
 impl WithOptions {
-    /// Parses `(name = value, ...)` after the word WITH; names must be among `known`.
+    /// Parses `(name = value, ...)` after the word WITH; names must be among `known`, where `prefix.*` stands for all that
+    /// begin so.
     pub(super) fn parse(statement: &StatementText, parser: &mut Parser<'_>, known: &[&str]) -> Result<WithOptions> {
         if !parser.consume_token(&Token::LParen) {
             return Err(statement.expected(parser, "( after WITH", None));
@@ -49,6 +52,11 @@ impl WithOptions {
     /// The option of this name, if given.
     pub(super) fn get(&self, name: &str) -> Option<&WithOption> {
         self.options.iter().find(|option| option.name == name)
+    }
+
+    /// All options, in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &WithOption> {
+        self.options.iter()
     }
 
     /// The text of the option of this name, if given.
@@ -76,11 +84,15 @@ impl WithOption {
     fn parse(statement: &StatementText, parser: &mut Parser<'_>, known: &[&str]) -> Result<WithOption> {
         let hint = format!("the options are {}; write them as name = value, the name without quotes", known.join(", "));
         let at = parser.peek_token_ref().span.start;
-        let Some(name) = take_identifier(parser) else {
+        let Some(name) = take_name(parser) else {
             return Err(statement.expected(parser, "the name of an option", Some(&hint)));
         };
-        if !known.contains(&name.value.as_str()) {
-            return Err(refuse(at, format!("there is no option \"{}\"", shorten(&name.value)), hint.as_str()));
+        let is_name = |known: &&str| match known.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => **known == name,
+        };
+        if !known.iter().any(is_name) {
+            return Err(refuse(at, format!("there is no option \"{}\"", shorten(&name)), hint.as_str()));
         }
         if !parser.consume_token(&Token::Eq) {
             return Err(statement.expected(parser, "= after the name of an option", None));
@@ -92,6 +104,17 @@ impl WithOption {
         };
         let at = parser.peek_token_ref().span.start;
         parser.advance_token();
-        Ok(WithOption { name: name.value, value, at, is_text })
+        Ok(WithOption { name, value, at, is_text })
     }
+}
+
+/// The words of a name with the dots between them.
+fn take_name(parser: &mut Parser<'_>) -> Option<String> {
+    let mut name = take_identifier(parser)?.value;
+    while parser.consume_token(&Token::Period) {
+        name.push('.');
+        // A dot without a word after it makes a name that is not known.
+        name.extend(take_identifier(parser).map(|word| word.value));
+    }
+    Some(name)
 }

@@ -1,5 +1,5 @@
 //! `CREATE SOURCE [IF NOT EXISTS] name (column TYPE [NOT NULL], ..., WATERMARK FOR column AS column - INTERVAL '...')
-//! [WITH (connector = 'http', partitions = 4, partition_by = 'column')]`.
+//! [WITH (connector = 'http', partitions = 4, partition_by = 'column')]`, or a Kafka topic (see `kafka`).
 
 use std::sync::Arc;
 
@@ -10,23 +10,26 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
 use super::interval::{day_time_micros, interval_literal};
-use super::options::WithOptions;
+use super::kafka::{SOURCE_OPTIONS, kafka_options, parse_metadata};
+use super::options::{WithOption, WithOptions};
 use super::text::{StatementText, refuse, shorten, take_identifier, take_word};
 use super::types::{arrow_type, sql_type_name};
 use super::{expect_end, parse_name};
 use crate::error::Result;
 use crate::event::timestamp_type;
-use crate::source::{Connector, PARTITIONS_MAX, SourceDefinition, WatermarkDefinition};
+use crate::source::{Connector, MetadataColumn, PARTITIONS_MAX, SourceDefinition, WatermarkDefinition};
+
+const HTTP_OPTIONS: [&str; 3] = ["connector", "partitions", "partition_by"];
 
 const WATERMARK_HINT: &str = "write WATERMARK FOR column AS column - INTERVAL '10 minutes', or AS column for no delay";
 
 /// A statement up to and including the words CREATE SOURCE has been read; the rest of it follows.
 pub(super) fn parse_source(statement: &StatementText, parser: &mut Parser<'_>) -> Result<SourceDefinition> {
     let name = parse_name(statement, parser, "source")?;
-    let (fields, watermark) = parse_elements(statement, parser)?;
+    let Elements { fields, metadata, watermark } = parse_elements(statement, parser)?;
     let schema = Arc::new(Schema::new(fields));
     let options = if parser.parse_keyword(Keyword::WITH) {
-        WithOptions::parse(statement, parser, &["connector", "partitions", "partition_by"])?
+        WithOptions::parse(statement, parser, &SOURCE_OPTIONS)?
     } else {
         WithOptions::default()
     };
@@ -34,10 +37,18 @@ pub(super) fn parse_source(statement: &StatementText, parser: &mut Parser<'_>) -
 
     let mut source = SourceDefinition::new(name.value, &statement.sql, Arc::clone(&schema));
     source.watermark = watermark.map(|watermark| watermark.check(statement, &schema)).transpose()?;
-    source.connector = connector(&options)?;
+    source.connector = connector(statement, &source.name, &options, metadata)?;
     source.partitions = partitions(&options)?;
     source.partition_by = partition_by(&options, &schema)?;
     Ok(source)
+}
+
+/// What the parentheses hold.
+#[derive(Default)]
+struct Elements {
+    fields: Vec<Field>,
+    metadata: Vec<MetadataColumn>,
+    watermark: Option<Watermark>,
 }
 
 /// A WATERMARK clause whose column may be declared after it.
@@ -47,23 +58,23 @@ struct Watermark {
 }
 
 /// The parenthesized columns and the watermark.
-fn parse_elements(statement: &StatementText, parser: &mut Parser<'_>) -> Result<(Vec<Field>, Option<Watermark>)> {
+fn parse_elements(statement: &StatementText, parser: &mut Parser<'_>) -> Result<Elements> {
     if !parser.consume_token(&Token::LParen) {
         return Err(statement.expected(parser, "( and the source's columns", None));
     }
     let open = parser.get_current_token().span.start;
-    let mut fields: Vec<Field> = Vec::new();
-    let mut watermark: Option<Watermark> = None;
+    let mut elements = Elements::default();
     loop {
         let at = statement.place(parser.peek_token_ref().span);
         if let Some(clause) = parse_watermark(statement, parser)? {
-            if watermark.replace(clause).is_some() {
+            if elements.watermark.replace(clause).is_some() {
                 return Err(refuse(at, "the source has two watermarks", "keep one of them"));
             }
         } else {
-            let field = parse_column(statement, parser)?;
-            check_new_name(at, &fields, field.name())?;
-            fields.push(field);
+            let (field, metadata) = parse_column(statement, parser)?;
+            check_new_name(at, &elements.fields, field.name())?;
+            elements.fields.push(field);
+            elements.metadata.extend(metadata);
         }
         if parser.consume_token(&Token::RParen) {
             break;
@@ -73,13 +84,13 @@ fn parse_elements(statement: &StatementText, parser: &mut Parser<'_>) -> Result<
             return Err(statement.expected(parser, ", or )", Some(hint)));
         }
     }
-    if fields.is_empty() {
+    if elements.fields.is_empty() {
         return Err(refuse(open, "the source has no columns", "declare at least one, as (time TIMESTAMP NOT NULL)"));
     }
-    Ok((fields, watermark))
+    Ok(elements)
 }
 
-fn parse_column(statement: &StatementText, parser: &mut Parser<'_>) -> Result<Field> {
+fn parse_column(statement: &StatementText, parser: &mut Parser<'_>) -> Result<(Field, Option<MetadataColumn>)> {
     let at = statement.place(parser.peek_token_ref().span);
     if is_constraint(parser) {
         let hint = "its events are a log; NOT NULL after a column's type is the only check";
@@ -97,12 +108,14 @@ fn parse_column(statement: &StatementText, parser: &mut Parser<'_>) -> Result<Fi
     let data_type = arrow_type(&sql_type).map_err(|refusal| {
         refuse(type_at, format!("column \"{}\": {}", name.value, refusal.reason), refusal.hint.as_str())
     })?;
+    let field = Field::new(name.value, data_type, true);
+    let metadata = parse_metadata(statement, parser, &field)?;
     let nullable = !parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]);
     if nullable {
         // Columns are nullable anyway; saying so does no harm.
         let _ = parser.parse_keyword(Keyword::NULL);
     }
-    Ok(Field::new(name.value, data_type, nullable))
+    Ok((field.with_nullable(nullable), metadata))
 }
 
 /// Delta tables, which hold the history, do not tell names apart that differ only in case.
@@ -208,13 +221,35 @@ fn find_column<'a>(schema: &'a Schema, name: &str, at: Location) -> Result<&'a F
     })
 }
 
-fn connector(options: &WithOptions) -> Result<Connector> {
-    let Some(option) = options.get("connector") else { return Ok(Connector::Http) };
-    match option.text()?.as_str() {
-        "http" => Ok(Connector::Http),
-        other => {
-            Err(refuse(option.at, format!("there is no connector '{}'", shorten(other)), "the connectors are 'http'"))
+fn connector(
+    statement: &StatementText,
+    source: &str,
+    options: &WithOptions,
+    metadata: Vec<MetadataColumn>,
+) -> Result<Connector> {
+    let option = options.get("connector");
+    let connector = option.map_or_else(|| Ok("http".to_owned()), WithOption::text)?;
+    match (connector.as_str(), option) {
+        ("kafka", Some(option)) => Ok(Connector::Kafka(kafka_options(source, option, options, metadata)?)),
+        ("http", _) => {
+            if let Some(column) = metadata.first() {
+                let reason =
+                    format!("column \"{}\" is METADATA, which only records of a Kafka topic have", column.name);
+                return Err(refuse(statement.start, reason, "leave METADATA out, or write connector = 'kafka'"));
+            }
+            match options.iter().find(|option| !HTTP_OPTIONS.contains(&option.name.as_str())) {
+                Some(option) => {
+                    let reason = format!("option \"{}\" is one of Kafka sources", option.name);
+                    Err(refuse(option.at, reason, "write connector = 'kafka' before it, or leave it out"))
+                }
+                None => Ok(Connector::Http),
+            }
         }
+        (other, _) => Err(refuse(
+            option.map_or(statement.start, |option| option.at),
+            format!("there is no connector '{}'", shorten(other)),
+            "the connectors are 'http' and 'kafka'",
+        )),
     }
 }
 

@@ -43,6 +43,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+pub(crate) use self::time::TIMESTAMP_RANGE;
+
 use self::plan::ObjectPlan;
 pub use self::records::{RecordDecoder, RecordFormat, RecordSchemas};
 use self::row::Rows;
@@ -160,6 +162,11 @@ impl EventDecoder {
             EventFormat::ArrowStream => arrow_stream::decode(body, &self.plan, &self.columns),
         }
     }
+}
+
+/// A TIMESTAMP's text in microseconds since the epoch; `None` when it is none.
+pub(crate) fn parse_timestamp(text: &str) -> Option<i64> {
+    time::parse_timestamp(text).ok()
 }
 
 /// How many rows a body has if its lines are as long as those at its start; buffers grow when it has more.

@@ -9,7 +9,7 @@ pub(super) const DAY_US: i64 = 86_400_000_000;
 /// The days since the epoch that a DATE may be: 0001-01-01 to 9999-12-31.
 pub(super) const DATE_RANGE: RangeInclusive<i64> = -719_162..=2_932_896;
 /// The microseconds since the epoch that a TIMESTAMP may be: the first to the last of those days.
-pub(super) const TIMESTAMP_RANGE: RangeInclusive<i64> =
+pub(crate) const TIMESTAMP_RANGE: RangeInclusive<i64> =
     *DATE_RANGE.start() * DAY_US..=(*DATE_RANGE.end() + 1) * DAY_US - 1;
 
 /// The epoch in chrono's count of days, in which 0001-01-01 is day 1.

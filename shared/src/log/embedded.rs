@@ -27,7 +27,7 @@ use self::state::LogState;
 use self::writer::{Append, Writer};
 use super::key::FORMAT_KEY;
 use super::receipt::Window;
-use super::{Appended, Log, RECEIPT_WINDOW, Receipt, check_partition, check_readable, checked_batches};
+use super::{AppendLog, Appended, Log, RECEIPT_WINDOW, Receipt, check_partition, check_readable, checked_batches};
 use crate::error::{Error, Result};
 use crate::event::LogBatch;
 use crate::fault;
@@ -177,25 +177,6 @@ impl Log for EmbeddedLog {
         self.log.partitions
     }
 
-    async fn append(&self, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Result<Position> {
-        let batches = checked_batches(&self.log.schema.columns, self.log.partitions, batches)?;
-        match self.store.writer.append(Append::new(Arc::clone(&self.log), ingested_at_us, batches, None)).await? {
-            Appended::Now(position) => Ok(position),
-            other => Err(log_error("append to", &self.log.source, format!("the writer recalled a receipt: {other:?}"))),
-        }
-    }
-
-    async fn append_once(
-        &self,
-        ingested_at_us: i64,
-        batches: Vec<(PartitionId, RecordBatch)>,
-        receipt: Receipt,
-    ) -> Result<Appended> {
-        let batches = checked_batches(&self.log.schema.columns, self.log.partitions, batches)?;
-        let append = Append::new(Arc::clone(&self.log), ingested_at_us, batches, Some(receipt));
-        self.store.writer.append(append).await
-    }
-
     fn end(&self) -> watch::Receiver<Position> {
         self.log.end.subscribe()
     }
@@ -228,6 +209,28 @@ impl Log for EmbeddedLog {
     async fn trim(&self, before: &Position) -> Result<()> {
         let (db, log, before) = (Arc::clone(&self.store.db), Arc::clone(&self.log), before.clone());
         run_blocking("trim", &self.log.source, move || log.trim(&db, &before)).await
+    }
+}
+
+#[async_trait]
+impl AppendLog for EmbeddedLog {
+    async fn append(&self, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Result<Position> {
+        let batches = checked_batches(&self.log.schema.columns, self.log.partitions, batches)?;
+        match self.store.writer.append(Append::new(Arc::clone(&self.log), ingested_at_us, batches, None)).await? {
+            Appended::Now(position) => Ok(position),
+            other => Err(log_error("append to", &self.log.source, format!("the writer recalled a receipt: {other:?}"))),
+        }
+    }
+
+    async fn append_once(
+        &self,
+        ingested_at_us: i64,
+        batches: Vec<(PartitionId, RecordBatch)>,
+        receipt: Receipt,
+    ) -> Result<Appended> {
+        let batches = checked_batches(&self.log.schema.columns, self.log.partitions, batches)?;
+        let append = Append::new(Arc::clone(&self.log), ingested_at_us, batches, Some(receipt));
+        self.store.writer.append(append).await
     }
 }
 

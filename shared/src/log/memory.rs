@@ -9,7 +9,9 @@ use tokio::sync::watch;
 
 use super::receipt::{MemoryReceipts, Window, recall};
 use super::tail::Tail;
-use super::{Appended, Log, RECEIPT_WINDOW, Receipt, check_partition, check_readable, checked_batches, move_end};
+use super::{
+    AppendLog, Appended, Log, RECEIPT_WINDOW, Receipt, check_partition, check_readable, checked_batches, move_end,
+};
 use crate::error::{Error, Result};
 use crate::event::LogBatch;
 use crate::position::{Offset, PartitionId, Position};
@@ -95,33 +97,6 @@ impl Log for MemoryLog {
         self.partitions
     }
 
-    async fn append(&self, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Result<Position> {
-        let batches = checked_batches(&self.columns, self.partitions, batches)?;
-        let mut state = self.open_state()?;
-        let written = state.append(self.partitions, ingested_at_us, batches);
-        self.publish(state);
-        Ok(written)
-    }
-
-    async fn append_once(
-        &self,
-        ingested_at_us: i64,
-        batches: Vec<(PartitionId, RecordBatch)>,
-        receipt: Receipt,
-    ) -> Result<Appended> {
-        let batches = checked_batches(&self.columns, self.partitions, batches)?;
-        let mut state = self.open_state()?;
-        let window = Window::from(RECEIPT_WINDOW);
-        state.receipts.forget(window, ingested_at_us);
-        if let Some(known) = recall(&state.receipts, &receipt, window, ingested_at_us)? {
-            return Ok(known);
-        }
-        let written = state.append(self.partitions, ingested_at_us, batches);
-        state.receipts.insert(receipt, ingested_at_us, written.clone());
-        self.publish(state);
-        Ok(Appended::Now(written))
-    }
-
     fn end(&self) -> watch::Receiver<Position> {
         self.end.subscribe()
     }
@@ -149,6 +124,36 @@ impl Log for MemoryLog {
     }
 }
 
+#[async_trait]
+impl AppendLog for MemoryLog {
+    async fn append(&self, ingested_at_us: i64, batches: Vec<(PartitionId, RecordBatch)>) -> Result<Position> {
+        let batches = checked_batches(&self.columns, self.partitions, batches)?;
+        let mut state = self.open_state()?;
+        let written = state.append(self.partitions, ingested_at_us, batches);
+        self.publish(state);
+        Ok(written)
+    }
+
+    async fn append_once(
+        &self,
+        ingested_at_us: i64,
+        batches: Vec<(PartitionId, RecordBatch)>,
+        receipt: Receipt,
+    ) -> Result<Appended> {
+        let batches = checked_batches(&self.columns, self.partitions, batches)?;
+        let mut state = self.open_state()?;
+        let window = Window::from(RECEIPT_WINDOW);
+        state.receipts.forget(window, ingested_at_us);
+        if let Some(known) = recall(&state.receipts, &receipt, window, ingested_at_us)? {
+            return Ok(known);
+        }
+        let written = state.append(self.partitions, ingested_at_us, batches);
+        state.receipts.insert(receipt, ingested_at_us, written.clone());
+        self.publish(state);
+        Ok(Appended::Now(written))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::conformance::{self, LogFactory};
@@ -158,11 +163,15 @@ mod tests {
 
     #[async_trait]
     impl LogFactory for MemoryLogs {
-        async fn create(&self, source: &SourceDefinition) -> Result<Arc<dyn Log>> {
+        async fn create(&self, source: &SourceDefinition) -> Result<Arc<dyn AppendLog>> {
             Ok(Arc::new(MemoryLog::new(source)))
         }
 
-        async fn reopen(&self, _source: &SourceDefinition, _log: Arc<dyn Log>) -> Result<Option<Arc<dyn Log>>> {
+        async fn reopen(
+            &self,
+            _source: &SourceDefinition,
+            _log: Arc<dyn AppendLog>,
+        ) -> Result<Option<Arc<dyn AppendLog>>> {
             Ok(None)
         }
     }

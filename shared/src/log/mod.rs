@@ -1,12 +1,13 @@
 //! The log port: where accepted events wait, in order and durably, until the history has them.
 //!
-//! A log has a fixed number of partitions; each holds events at consecutive offsets from 0. `append` returns after the
+//! Each partition holds events at rising offsets; those of our own logs are consecutive from 0. `append` returns after the
 //! events are durable, so an acknowledgement may follow. Dispatch watches `end` and reads from the offsets it knows;
 //! the log keeps no reader state. `trim` forgets what the history has committed and never anything else. `append_once`
 //! recognizes requests that are repeated, by receipts that the log stores together with their events.
 //!
 //! A `Partitioner` splits decoded events before they are appended. `EmbeddedLog` keeps them in RocksDB, `MemoryLog` in
-//! memory for tests and simulations; `conformance` is the suite that every implementation runs.
+//! memory for tests and simulations, `KafkaTopic` reads them from a topic that others write; `conformance` is the suite that
+//! every implementation runs.
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::position::{Offset, PartitionId, Position};
 mod block;
 pub mod conformance;
 mod embedded;
+mod kafka;
 mod key;
 mod memory;
 mod partition;
@@ -30,16 +32,76 @@ mod receipt;
 mod tail;
 
 pub use embedded::{EmbeddedLog, LogDamage, LogPartition, LogReport, LogStore, LogStoreOptions};
+pub use kafka::{KafkaLog, KafkaTopic, KnownRecord};
 pub use memory::MemoryLog;
 pub use partition::{Partitioner, can_partition_by};
 pub use receipt::{Appended, RECEIPT_WINDOW, Receipt, ReceiptKey};
 
-/// A source's log. Implementations are shared between tasks and run the suite of `conformance`.
+/// A source's log, as dispatch reads it. Implementations are shared between tasks and run the suite of `conformance`.
 #[async_trait]
 pub trait Log: std::fmt::Debug + Send + Sync {
-    /// Number of partitions.
+    /// Number of partitions; a log may get more.
     fn partitions(&self) -> u32;
 
+    /// The end of what can be read of each partition now; all of it is durable. Changes in no smaller steps than appends.
+    fn end(&self) -> watch::Receiver<Position>;
+
+    /// First offset of each partition that can still be read.
+    fn start(&self) -> Position;
+
+    /// Events of one partition from `from` on, in order, without gaps: whole stored batches (the first cut to start at
+    /// `from`) until at least `rows_max` rows (at least one) are there, or so many bytes that more should not be in memory
+    /// at once, or the end is reached. Empty at the end.
+    ///
+    /// # Errors
+    /// `Corrupt` when a block does not decode or is missing; `Retryable` when `from` was trimmed or lies beyond the end
+    /// (a reader that is ahead of its log must not wait in silence for offsets that would then be given twice), or the
+    /// store refuses; `Internal` when the partition is not there.
+    async fn read(&self, partition: PartitionId, from: Offset, rows_max: usize) -> Result<Vec<LogBatch>>;
+
+    /// Forgets events below `before`; a `before` beyond the end counts as the end, one below the start changes nothing.
+    ///
+    /// Keeping more than asked is legal; losing more is not. Offsets are never given again, also when nothing is left.
+    async fn trim(&self, before: &Position) -> Result<()>;
+
+    /// Where a source begins that has no history yet.
+    ///
+    /// # Errors
+    /// `Retryable` when the log is elsewhere and cannot be reached.
+    async fn beginning(&self) -> Result<Position> {
+        Ok(self.start())
+    }
+
+    /// Says where the history ends, before anything is read: a log that is elsewhere is fetched from there on.
+    ///
+    /// # Errors
+    /// `Retryable` when the system refuses what that needs.
+    async fn begin_at(&self, _end: &Position) -> Result<()> {
+        Ok(())
+    }
+
+    /// A position that covers everything accepted before the call. `end` reaches it, but perhaps not yet.
+    ///
+    /// # Errors
+    /// `Retryable` when the log is elsewhere and cannot be reached.
+    async fn accepted(&self) -> Result<Position> {
+        Ok(self.end().borrow().clone())
+    }
+
+    /// As `accepted`, as far as this process knows without asking anybody.
+    fn known_end(&self) -> Position {
+        self.end().borrow().clone()
+    }
+
+    /// What keeps events from being read, a sentence each, with what to do.
+    fn troubles(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A log that takes events.
+#[async_trait]
+pub trait AppendLog: Log {
     /// Appends batches of the source's declared columns and returns when they are durable.
     ///
     /// All batches of one call become durable together or not at all, also when the caller drops the future: then the
@@ -71,27 +133,6 @@ pub trait Log: std::fmt::Debug + Send + Sync {
         batches: Vec<(PartitionId, RecordBatch)>,
         receipt: Receipt,
     ) -> Result<Appended>;
-
-    /// The durable end of each partition; changes after every append, in no smaller steps than appends.
-    fn end(&self) -> watch::Receiver<Position>;
-
-    /// First offset of each partition that can still be read.
-    fn start(&self) -> Position;
-
-    /// Events of one partition from `from` on, in order, without gaps: whole stored batches (the first cut to start at
-    /// `from`) until at least `rows_max` rows (at least one) are there, or so many bytes that more should not be in memory
-    /// at once, or the end is reached. Empty at the end.
-    ///
-    /// # Errors
-    /// `Corrupt` when a block does not decode or is missing; `Retryable` when `from` was trimmed or lies beyond the end
-    /// (a reader that is ahead of its log must not wait in silence for offsets that would then be given twice), or the
-    /// store refuses; `Internal` when the partition is not there.
-    async fn read(&self, partition: PartitionId, from: Offset, rows_max: usize) -> Result<Vec<LogBatch>>;
-
-    /// Forgets events below `before`; a `before` beyond the end counts as the end, one below the start changes nothing.
-    ///
-    /// Keeping more than asked is legal; losing more is not. Offsets are never given again, also when nothing is left.
-    async fn trim(&self, before: &Position) -> Result<()>;
 }
 
 /// About as many bytes of one partition are read at once, at most; one stored batch is never divided. So a reader's

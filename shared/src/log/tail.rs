@@ -26,7 +26,7 @@ struct Entry {
 }
 
 impl Tail {
-    /// An empty tail that holds at most `bytes_max` bytes of Arrow memory.
+    /// An empty tail that holds at most `bytes_max` bytes of Arrow memory. Further partitions are added by their batches.
     pub(super) fn new(partitions: u32, bytes_max: usize) -> Tail {
         let partitions = std::iter::repeat_with(VecDeque::new).take(partitions as usize).collect();
         Tail { partitions, bytes: 0, bytes_max, pushed: 0 }
@@ -37,7 +37,11 @@ impl Tail {
         let bytes = batch.events.get_array_memory_size();
         self.bytes += bytes;
         self.pushed += 1;
-        self.partitions[batch.partition.index()].push_back(Entry { batch, bytes, pushed: self.pushed });
+        let partition = batch.partition.index();
+        if self.partitions.len() <= partition {
+            self.partitions.resize_with(partition + 1, VecDeque::new);
+        }
+        self.partitions[partition].push_back(Entry { batch, bytes, pushed: self.pushed });
         while self.bytes > self.bytes_max {
             self.drop_oldest();
         }
@@ -45,7 +49,7 @@ impl Tail {
 
     /// What `Log::read` answers; `None` when the tail does not reach back to `from`.
     pub(super) fn read(&self, partition: PartitionId, from: Offset, rows_max: usize) -> Option<Vec<LogBatch>> {
-        let entries = &self.partitions[partition.index()];
+        let entries = self.partitions.get(partition.index())?;
         let first = entries.partition_point(|entry| entry.batch.range.end() <= from);
         if entries.get(first)?.batch.range.start() > from {
             return None;
@@ -66,7 +70,7 @@ impl Tail {
 
     /// Frees the batches that lie wholly below `before`.
     pub(super) fn trim(&mut self, partition: PartitionId, before: Offset) {
-        let entries = &mut self.partitions[partition.index()];
+        let Some(entries) = self.partitions.get_mut(partition.index()) else { return };
         while let Some(entry) = entries.pop_front_if(|entry| entry.batch.range.end() <= before) {
             self.bytes -= entry.bytes;
         }

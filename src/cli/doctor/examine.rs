@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use watershed::platform::with_dead_letters;
 use watershed_batch_layer::inspect::{Finding, FormatVersion, HistoryReport, Inspection, Repair, Severity, repair};
 use watershed_batch_layer::{Catalog, Store};
 use watershed_shared::definition::{Statement, parse_definitions};
@@ -235,7 +236,11 @@ impl Diagnosis {
         for (source, history) in histories {
             let has_log = self.log.partitions.iter().any(|log| log.source == *source);
             let is_empty = history.end.as_ref().is_none_or(|end| end.offsets().iter().all(|offset| offset.0 == 0));
-            if !has_log && !is_empty && self.findings.iter().all(|found| !found.finding.place.ends_with("/log")) {
+            if !has_log
+                && !is_empty
+                && !history.is_sparse
+                && self.findings.iter().all(|found| !found.finding.place.ends_with("/log"))
+            {
                 let action =
                     "restore the folder \"log\" that belongs to this store: without it offsets would be given twice";
                 self.find(Severity::Error, "the history has no log", format!("source \"{source}\""), action, None);
@@ -256,8 +261,10 @@ impl Diagnosis {
 
     fn compare_catalog(&mut self, place: &Place, catalog: Option<&Catalog>) {
         let (Some(project), Some(catalog)) = (&place.project, catalog) else { return };
+        // Without a definition that a start would refuse, there is nothing to compare.
+        let Ok(statements) = with_dead_letters(project.statements.clone()) else { return };
         let is_defined = |name: &str| {
-            project.statements.iter().any(|statement| matches!(statement, Statement::View(view) if view.name == name))
+            statements.iter().any(|statement| matches!(statement, Statement::View(view) if view.name == name))
         };
         for name in catalog.definitions().keys().filter(|name| !is_defined(name)) {
             let what = format!("view \"{name}\" is in the catalog but not in the project");

@@ -10,32 +10,32 @@ use serde_json::{Value, json};
 const DIFFERENCES_SHOWN: usize = 5;
 
 /// A query and the answer that an independent engine gave.
-pub(super) struct Oracle {
-    pub(super) name: String,
-    pub(super) sql: String,
+pub(crate) struct Oracle {
+    pub(crate) name: String,
+    pub(crate) sql: String,
     /// Largest absolute difference of a float.
-    pub(super) tolerance: f64,
+    pub(crate) tolerance: f64,
     /// Whether it holds after `first_rows` events instead of at the end.
-    pub(super) midway: bool,
-    pub(super) columns: Vec<String>,
-    pub(super) rows: Vec<Row>,
+    pub(crate) midway: bool,
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<Row>,
 }
 
-pub(super) struct Oracles(pub(super) Vec<Oracle>);
+pub(crate) struct Oracles(pub(crate) Vec<Oracle>);
 
 impl Oracles {
-    pub(super) fn at_the_end(&self) -> Vec<&Oracle> {
+    pub(crate) fn at_the_end(&self) -> Vec<&Oracle> {
         self.0.iter().filter(|oracle| !oracle.midway).collect()
     }
 
-    pub(super) fn midway(&self) -> Vec<&Oracle> {
+    pub(crate) fn midway(&self) -> Vec<&Oracle> {
         self.0.iter().filter(|oracle| oracle.midway).collect()
     }
 }
 
 impl Oracle {
     /// One line for each thing that is not as expected; at most a few rows are shown.
-    pub(super) fn differences(&self, answer: &Answer) -> Vec<String> {
+    pub(crate) fn differences(&self, answer: &Answer) -> Vec<String> {
         let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
         if names != self.columns {
             return vec![format!("columns are {names:?} instead of {:?}", self.columns)];
@@ -83,38 +83,38 @@ fn same_value(kind: &str, expected: &str, cell: &Value, tolerance: f64) -> bool 
 
 /// An answer of `POST /v1/sql`.
 #[derive(Deserialize)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     columns: Vec<Column>,
-    rows: Vec<Vec<Value>>,
-    pub(super) as_of: AsOf,
-    pub(super) complete: bool,
+    pub(crate) rows: Vec<Vec<Value>>,
+    pub(crate) as_of: AsOf,
+    pub(crate) complete: bool,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Column {
+pub(crate) struct Column {
     name: String,
     #[serde(rename = "type")]
     kind: String,
 }
 
 #[derive(Deserialize, Default)]
-pub(super) struct AsOf {
-    pub(super) sources: BTreeMap<String, AsOfSource>,
-    pub(super) views: BTreeMap<String, AsOfView>,
+pub(crate) struct AsOf {
+    pub(crate) sources: BTreeMap<String, AsOfSource>,
+    pub(crate) views: BTreeMap<String, AsOfView>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct AsOfSource {
-    pub(super) offsets: Vec<u64>,
+pub(crate) struct AsOfSource {
+    pub(crate) offsets: Vec<u64>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct AsOfView {
-    pub(super) boundary: Vec<u64>,
+pub(crate) struct AsOfView {
+    pub(crate) boundary: Vec<u64>,
 }
 
 /// A row of an expected answer; NULL is `None`.
-pub(super) type Row = Vec<Option<String>>;
+pub(crate) type Row = Vec<Option<String>>;
 
 #[test]
 fn an_answer_that_differs_anywhere_is_found() {

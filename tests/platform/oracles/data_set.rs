@@ -20,20 +20,20 @@ use serde::Deserialize;
 use super::answer::{Oracle, Oracles, Row};
 
 /// Real events with expected answers. The data set's name is its source's name.
-pub(super) struct DataSet {
-    pub(super) name: &'static str,
+pub(crate) struct DataSet {
+    pub(crate) name: &'static str,
     /// File with all events, in `../shared/data`.
-    pub(super) file: &'static str,
+    pub(crate) file: &'static str,
     /// File with the same events in the same order, from which `batch_midway` takes the second part.
     second_file: &'static str,
-    pub(super) rows: usize,
+    pub(crate) rows: usize,
     /// Number of rows that `batch_midway` ingests before its first batch run.
-    pub(super) first_rows: usize,
+    pub(crate) first_rows: usize,
     /// Oracles that hold when exactly `first_rows` events are accepted, and not at the end.
     midway: &'static [&'static str],
 }
 
-pub(super) const WIKITICKER: DataSet = DataSet {
+pub(crate) const WIKITICKER: DataSet = DataSet {
     name: "wikiticker",
     file: "wikiticker-2015-09-12-sampled.json.gz",
     second_file: "wikiticker-2015-09-12-sampled.json.gz",
@@ -42,7 +42,7 @@ pub(super) const WIKITICKER: DataSet = DataSet {
     midway: &[],
 };
 
-pub(super) const NYCFLIGHTS13: DataSet = DataSet {
+pub(crate) const NYCFLIGHTS13: DataSet = DataSet {
     name: "nycflights13",
     file: "nycflights13_events.parquet",
     second_file: "nycflights13_events.parquet",
@@ -51,7 +51,7 @@ pub(super) const NYCFLIGHTS13: DataSet = DataSet {
     midway: &["n13_prefix_50000"],
 };
 
-pub(super) const FLIGHTS3M: DataSet = DataSet {
+pub(crate) const FLIGHTS3M: DataSet = DataSet {
     name: "flights3m",
     file: "flights-3m.parquet",
     second_file: "flights-3m.parquet",
@@ -61,7 +61,7 @@ pub(super) const FLIGHTS3M: DataSet = DataSet {
 };
 
 /// Pinot's hybrid table: what Pinot calls its offline part goes below the boundary, its realtime part above.
-pub(super) const AIRLINE_STATS: DataSet = DataSet {
+pub(crate) const AIRLINE_STATS: DataSet = DataSet {
     name: "airlineStats",
     file: "pinot_airlineStats_offline.parquet",
     second_file: "pinot_airlineStats_stream.parquet",
@@ -70,7 +70,7 @@ pub(super) const AIRLINE_STATS: DataSet = DataSet {
     midway: &[],
 };
 
-pub(super) const GITHUB_EVENTS: DataSet = DataSet {
+pub(crate) const GITHUB_EVENTS: DataSet = DataSet {
     name: "githubEvents",
     file: "githubEvents_2021-07-21.parquet",
     second_file: "githubEvents_2021-07-21.parquet",
@@ -80,14 +80,14 @@ pub(super) const GITHUB_EVENTS: DataSet = DataSet {
 };
 
 impl DataSet {
-    pub(super) fn manifest(&self) -> Result<Manifest> {
+    pub(crate) fn manifest(&self) -> Result<Manifest> {
         let path = shared("oracles").join(self.name).join("manifest.json");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(serde_json::from_str(&text)?)
     }
 
     /// The oracles that have a query; `None`, with a word about it, where `../shared` is missing.
-    pub(super) fn oracles(&self) -> Result<Option<Oracles>> {
+    pub(crate) fn oracles(&self) -> Result<Option<Oracles>> {
         if !shared("oracles").exists() {
             println!("skipped: ../shared is not there");
             return Ok(None);
@@ -108,7 +108,7 @@ impl DataSet {
     }
 
     /// Writes the first `first_rows` events and the others into two files below `folder`.
-    pub(super) fn split(&self, folder: &Path) -> Result<[PathBuf; 2]> {
+    pub(crate) fn split(&self, folder: &Path) -> Result<[PathBuf; 2]> {
         let [file, second_file] = [self.file, self.second_file].map(|name| shared("data").join(name));
         if self.file.ends_with(".parquet") {
             let parts = ["first.parquet", "second.parquet"].map(|name| folder.join(name));
@@ -131,23 +131,23 @@ impl DataSet {
 
 /// A data set's `manifest.json`, as far as the tests need it.
 #[derive(Deserialize)]
-pub(super) struct Manifest {
-    pub(super) views: Vec<ManifestView>,
+pub(crate) struct Manifest {
+    pub(crate) views: Vec<ManifestView>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct ManifestView {
-    pub(super) name: String,
+pub(crate) struct ManifestView {
+    pub(crate) name: String,
     float_tolerance: f64,
 }
 
 /// A folder of the files that are shared between checkouts; it may be missing.
-pub(super) fn shared(folder: &str) -> PathBuf {
+pub(crate) fn shared(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(folder)
 }
 
 /// The folder with the definitions and queries of all data sets.
-pub(super) fn definitions() -> PathBuf {
+pub(crate) fn definitions() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracles")
 }
 

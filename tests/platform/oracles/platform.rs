@@ -22,10 +22,10 @@ use crate::running::spawn;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The platform as a process of its own, on one data set's definitions, with what the test did to it so far.
-pub(super) struct Platform {
+pub(crate) struct Platform {
     source: &'static str,
     /// Holds everything of this platform; the test may put files there.
-    pub(super) folder: TempDir,
+    pub(crate) folder: TempDir,
     process: Child,
     /// What the process prints; closed when it ends.
     output: Receiver<String>,
@@ -38,29 +38,34 @@ pub(super) struct Platform {
 }
 
 impl Platform {
-    /// Starts the platform on an empty data folder.
-    pub(super) fn start(data_set: &DataSet) -> Result<Platform> {
+    /// Starts the platform with a data set's definitions on an empty data folder.
+    pub(crate) fn start(data_set: &DataSet) -> Result<Platform> {
+        let sql = fs::read_to_string(definitions().join(format!("{}.sql", data_set.name)))?;
+        Platform::start_with(data_set.name, &sql, "")
+    }
+
+    /// Starts the platform with definitions, of which `source` is the one that the test is about, and settings.
+    pub(crate) fn start_with(source: &'static str, sql: &str, settings: &str) -> Result<Platform> {
         let folder = tempfile::tempdir()?;
         let project = folder.path().join("project");
         fs::create_dir(&project)?;
-        fs::write(project.join("watershed.toml"), "")?;
-        let file = format!("{}.sql", data_set.name);
-        fs::copy(definitions().join(&file), project.join(&file))?;
+        fs::write(project.join("watershed.toml"), settings)?;
+        fs::write(project.join("definitions.sql"), sql)?;
         let (process, output, url) = spawn(&folder.path().join("project"), &folder.path().join("data"))?;
         // The runtime sleeps while a command runs, so a pooled connection may be dead when it is used again.
         let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).build()?;
         let [position, boundary] = [Position::default(), Position::default()];
-        Ok(Platform { source: data_set.name, folder, process, output, url, client, position, boundary })
+        Ok(Platform { source, folder, process, output, url, client, position, boundary })
     }
 
     /// Sends a file through `watershed ingest`; afterwards the log must hold `rows_after` events.
-    pub(super) fn ingest(&mut self, file: &Path, rows_after: usize) -> Result<()> {
+    pub(crate) fn ingest(&mut self, file: &Path, rows_after: usize) -> Result<()> {
         let printed = self.command(&["ingest", self.source, &file.to_string_lossy()])?;
         for token in printed.split(|c: char| c.is_whitespace() || "\"'`();".contains(c)) {
             if let Ok(token) = token.trim_end_matches(['.', ',']).parse::<PositionToken>()
                 && token.source == self.source
             {
-                self.position.join(&token.position);
+                self.expect(&token.position);
             }
         }
         let rows = self.position.events_since(&Position::default());
@@ -68,8 +73,13 @@ impl Platform {
         Ok(())
     }
 
+    /// Events up to here are there for answers to show.
+    pub(crate) fn expect(&mut self, position: &Position) {
+        self.position.join(position);
+    }
+
     /// Runs a full batch run of every view and checks what it published and what its audit says.
-    pub(super) async fn batch_run_of_every_view(&mut self) -> Result<()> {
+    pub(crate) async fn batch_run_of_every_view(&mut self) -> Result<()> {
         let Views { views } = self.get("/v1/views").await?;
         ensure!(!views.is_empty(), "the platform has no views");
         self.boundary = self.position.clone();
@@ -87,7 +97,7 @@ impl Platform {
     }
 
     /// Asks every oracle's query; the error lists everything that differs.
-    pub(super) async fn check(&self, situation: &str, oracles: Vec<&Oracle>) -> Result<()> {
+    pub(crate) async fn check(&self, situation: &str, oracles: Vec<&Oracle>) -> Result<()> {
         let mut differing = Vec::new();
         for oracle in oracles {
             let answer = self.ask(&oracle.sql).await.with_context(|| format!("{situation}: {}", oracle.name))?;
@@ -124,7 +134,7 @@ impl Platform {
     }
 
     /// Asks at the position of everything ingested. A request may time out while the realtime views catch up.
-    async fn ask(&self, sql: &str) -> Result<Answer> {
+    pub(crate) async fn ask(&self, sql: &str) -> Result<Answer> {
         let token = PositionToken { source: self.source.to_owned(), position: self.position.clone() };
         let question = json!({ "sql": sql, "position": token.to_string() });
         let asked = Instant::now();
@@ -136,12 +146,12 @@ impl Platform {
         }
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         json_body(self.client.get(format!("{}{path}", self.url)).send().await?).await
     }
 
     /// Runs a client command against this platform and returns all that it printed.
-    fn command(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
         let output = command
             .args(arguments)
@@ -156,15 +166,27 @@ impl Platform {
     }
 
     /// Stops the platform with SIGTERM and starts it again on the same data.
-    pub(super) fn restart(&mut self) -> Result<()> {
+    pub(crate) fn restart(&mut self) -> Result<()> {
         self.stop()?;
+        self.start_again()
+    }
+
+    /// Starts the platform again after it has stopped.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
         (self.process, self.output, self.url) =
             spawn(&self.folder.path().join("project"), &self.folder.path().join("data"))?;
         Ok(())
     }
 
+    /// Ends the platform with SIGKILL and starts it again on the same data.
+    pub(crate) fn kill_and_restart(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        self.start_again()
+    }
+
     /// Stops the platform with SIGTERM; it must end by itself and without an error.
-    pub(super) fn stop(&mut self) -> Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<()> {
         let signal = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status()?;
         ensure!(signal.success(), "cannot signal process {}: it is gone", self.process.id());
         let stopped = Instant::now();

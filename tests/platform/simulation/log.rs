@@ -9,7 +9,7 @@ use watershed::platform::OpenLog;
 use watershed_shared::error::{Error, Result};
 use watershed_shared::event::LogBatch;
 use watershed_shared::fault::has_defect;
-use watershed_shared::log::{Appended, Log, Receipt};
+use watershed_shared::log::{AppendLog, Appended, Log, Receipt};
 use watershed_shared::position::{Offset, PartitionId, Position};
 use watershed_shared::source::SourceDefinition;
 
@@ -80,7 +80,7 @@ impl SimulatedLogs {
 }
 
 impl OpenLog for SimulatedLogs {
-    fn open_log(&self, source: &SourceDefinition) -> Result<Arc<dyn Log>> {
+    fn open_log(&self, source: &SourceDefinition) -> Result<Arc<dyn AppendLog>> {
         let mut disk = lock(&self.disk);
         disk.is_ahead = false;
         let end = disk.end.clone();
@@ -172,17 +172,6 @@ impl Log for SimulatedLog {
         lock(&self.logs.disk).partitions
     }
 
-    async fn append(&self, ingested_at_us: i64, batches: Batches) -> Result<Position> {
-        // A task of its own, as the real log has a thread: a caller who goes away changes nothing.
-        let written = tokio::spawn(self.logs.clone().write(Arc::clone(&self.process), ingested_at_us, batches));
-        let written = written.await.unwrap_or_else(|error| Err(error.to_string()));
-        written.map_err(|reason| self.error("append to", reason))
-    }
-
-    async fn append_once(&self, _: i64, _: Batches, receipt: Receipt) -> Result<Appended> {
-        unreachable!("the simulation's clients name no requests, but one has {receipt:?}")
-    }
-
     fn end(&self) -> watch::Receiver<Position> {
         self.process.end.subscribe()
     }
@@ -228,5 +217,19 @@ impl Log for SimulatedLog {
         };
         let trimmed = self.logs.world.call(Side::Log, true, "trim", trim).await;
         trimmed.map_err(|failure| self.error("trim", failure))
+    }
+}
+
+#[async_trait]
+impl AppendLog for SimulatedLog {
+    async fn append(&self, ingested_at_us: i64, batches: Batches) -> Result<Position> {
+        // A task of its own, as the real log has a thread: a caller who goes away changes nothing.
+        let written = tokio::spawn(self.logs.clone().write(Arc::clone(&self.process), ingested_at_us, batches));
+        let written = written.await.unwrap_or_else(|error| Err(error.to_string()));
+        written.map_err(|reason| self.error("append to", reason))
+    }
+
+    async fn append_once(&self, _: i64, _: Batches, receipt: Receipt) -> Result<Appended> {
+        unreachable!("the simulation's clients name no requests, but one has {receipt:?}")
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use futures::poll;
 
-use super::super::{Appended, Log, RECEIPT_WINDOW, Receipt, ReceiptKey};
+use super::super::{AppendLog, Appended, RECEIPT_WINDOW, Receipt, ReceiptKey};
 use super::{LogFactory, P0, P1, events, position, source, values};
 use crate::error::{Error, ErrorKind, Result};
 use crate::position::{PartitionId, Position};
@@ -195,7 +195,7 @@ async fn receipts_are_forgotten_after_the_window(factory: &impl LogFactory, cras
     let source = source(&format!("window-{crashes}"), 2);
     let mut log = factory.create(&source).await?;
     let window = RECEIPT_WINDOW.as_micros() as i64;
-    let send = async |log: &dyn Log, now: i64| {
+    let send = async |log: &dyn AppendLog, now: i64| {
         let appended = log.append_once(now, vec![(P0, events(0..1))], request("a", 1)).await?;
         // Others move the log's time too.
         log.append_once(now, vec![], request(&now.to_string(), 1)).await?;
@@ -269,7 +269,7 @@ struct Clients {
 
 impl Clients {
     /// Sends up to four requests at once. Now and then nobody waits for the answers.
-    async fn send_burst(&mut self, log: &dyn Log) -> Result<()> {
+    async fn send_burst(&mut self, log: &dyn AppendLog) -> Result<()> {
         let burst: Vec<u64> = (0..=self.random.below(4)).map(|_| self.random.below(REQUESTS)).collect();
         let send = |number: &u64| {
             let first = 2 * *number as i64;
@@ -302,7 +302,7 @@ impl Clients {
 }
 
 /// Appends to the first partition at noon.
-async fn append(log: &dyn Log, values: Range<i64>, receipt: Receipt) -> Result<Appended> {
+async fn append(log: &dyn AppendLog, values: Range<i64>, receipt: Receipt) -> Result<Appended> {
     log.append_once(NOON, vec![(P0, events(values))], receipt).await
 }
 

@@ -27,11 +27,11 @@ struct EmbeddedLogs {
 
 #[async_trait]
 impl LogFactory for EmbeddedLogs {
-    async fn create(&self, source: &SourceDefinition) -> Result<Arc<dyn Log>> {
+    async fn create(&self, source: &SourceDefinition) -> Result<Arc<dyn AppendLog>> {
         Ok(LogStore::open_with(self.folder.0.join(&source.name), self.options)?.log(source)?)
     }
 
-    async fn reopen(&self, source: &SourceDefinition, log: Arc<dyn Log>) -> Result<Option<Arc<dyn Log>>> {
+    async fn reopen(&self, source: &SourceDefinition, log: Arc<dyn AppendLog>) -> Result<Option<Arc<dyn AppendLog>>> {
         drop(log);
         self.create(source).await.map(Some)
     }
