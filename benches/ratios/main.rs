@@ -7,6 +7,7 @@
 
 mod flights;
 mod ingest;
+mod kafka;
 mod memory;
 mod overload;
 mod query;
@@ -33,7 +34,7 @@ fn main() -> Result<()> {
     {
         return runtime.block_on(overload::child(folder.as_ref()));
     }
-    const ALL: [&str; 7] = ["ingest", "recompute", "query", "memory", "overload", "visible", "recovery"];
+    const ALL: [&str; 8] = ["ingest", "recompute", "query", "memory", "overload", "visible", "recovery", "kafka"];
     if let Some(unknown) = names.iter().find(|name| !ALL.contains(&name.as_str())) {
         bail!("there is no benchmark \"{unknown}\"; there are: {}", ALL.join(", "));
     }
@@ -42,6 +43,7 @@ fn main() -> Result<()> {
         let run = async {
             match name {
                 "ingest" => ingest::run().await,
+                "kafka" => kafka::run().await,
                 "recompute" => recompute::run().await,
                 "query" => query::run().await,
                 "memory" => memory::run(),

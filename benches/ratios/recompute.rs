@@ -97,7 +97,7 @@ async fn write_history(store: &Store, source: &SourceDefinition) -> Result<Histo
         let mut end = start.clone();
         end.raise(partition, batch.range.end());
         let batches = vec![batch.with_system_columns(&source.event_schema)?];
-        writer.append(&Append { batches, start, end, max_event_times_us: Vec::new() }).await?;
+        writer.append(&Append { batches, start, end, max_event_times_us: Vec::new(), gaps: Vec::new() }).await?;
     }
     Ok(history.known())
 }
