@@ -155,6 +155,12 @@ impl Position {
         }
     }
 
+    /// The lower offset of each partition: below it is what is below both.
+    #[must_use]
+    pub fn meet(&self, other: &Position) -> Position {
+        Position(self.iter().map(|(partition, offset)| offset.min(other.get(partition))).collect())
+    }
+
     /// Whether everything below `other` is below this position too.
     pub fn covers(&self, other: &Position) -> bool {
         other.iter().all(|(partition, offset)| self.get(partition) >= offset)
@@ -282,6 +288,7 @@ mod tests {
         assert!(joined.covers(&position(&[7, 9])));
         assert!(!joined.covers(&position(&[8])));
         assert_eq!(joined.events_since(&position(&[3, 9])), 8);
+        assert_eq!(joined.meet(&position(&[8, 2])), position(&[7, 2, 0]));
     }
 
     #[test]

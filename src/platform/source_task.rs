@@ -395,10 +395,15 @@ impl SourceTask {
     fn commit_ended(&mut self, outcome: Result<(), JoinError>) {
         self.commit = None;
         match outcome {
-            Ok(()) => {
-                self.unarchived.committed();
-                self.committed();
-            }
+            Ok(()) => match self.unarchived.committed() {
+                Some(end) if end == *self.history.known().end() => self.committed(),
+                // Another process has brought the history further, to where no segment of ours ends. The next commit, after
+                // a cut behind that, brings both together.
+                _ => {
+                    tracing::warn!(source = self.source.name, "another process writes to the source's history");
+                    self.commit_due = instant() + Duration::from_millis(100);
+                }
+            },
             Err(error) => tracing::error!(
                 source = self.source.name,
                 error = with_causes(&error),

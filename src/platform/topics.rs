@@ -49,10 +49,14 @@ impl Topics {
                 let known = History::open(store, source).await?.known();
                 source.partitions = known.end().offsets().len().max(1) as u32;
                 let schemas = schemas(&options)?;
-                let topic = KafkaTopic::open(source, &options, schemas, bytes_ahead_max)?;
+                let mut topic = KafkaTopic::open(source, &options, schemas.clone(), bytes_ahead_max)?;
                 begin(source, &options, &topic, store, progress).await?;
+                if topic.events().partitions() > source.partitions {
+                    // What may be fetched ahead is divided among the partitions.
+                    source.partitions = topic.events().partitions();
+                    topic = KafkaTopic::open(source, &options, schemas, bytes_ahead_max)?;
+                }
                 topic.expect(known_records(source, store).await?);
-                source.partitions = source.partitions.max(topic.events().partitions());
                 let log = topic.events();
                 self.topics.insert(source.name.clone(), topic);
                 Arc::new(log)

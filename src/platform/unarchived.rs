@@ -54,6 +54,7 @@ struct Kept {
 pub(super) struct Cut {
     /// Without batches when they are in the log only.
     append: Append,
+    rows: usize,
     bytes: usize,
     in_log_only: bool,
 }
@@ -95,10 +96,10 @@ impl Unarchived {
 
     /// Closes what came since the last cut, which lacks the events of `gaps`.
     pub(super) fn cut(&mut self, start: Position, end: Position, max_event_times_us: Vec<Option<i64>>, gaps: Vec<Gap>) {
-        let Kept { batches, bytes, in_log_only, .. } = std::mem::take(&mut self.open);
+        let Kept { batches, rows, bytes, in_log_only } = std::mem::take(&mut self.open);
         let bytes = if in_log_only { 0 } else { bytes };
         let append = Append { batches, start, end, max_event_times_us, gaps };
-        self.cuts.push_back(Arc::new(Cut { append, bytes, in_log_only }));
+        self.cuts.push_back(Arc::new(Cut { append, rows, bytes, in_log_only }));
     }
 
     /// The cut whose commit comes next, or is under way.
@@ -106,11 +107,11 @@ impl Unarchived {
         self.cuts.front()
     }
 
-    /// The history has the oldest cut.
-    pub(super) fn committed(&mut self) {
-        if let Some(cut) = self.cuts.pop_front() {
-            self.bytes -= cut.bytes;
-        }
+    /// The history has the oldest cut; where that ends.
+    pub(super) fn committed(&mut self) -> Option<Position> {
+        let cut = self.cuts.pop_front()?;
+        self.bytes -= cut.bytes;
+        Some(cut.append.end.clone())
     }
 }
 
@@ -154,13 +155,13 @@ impl Committer {
     async fn commit(&self, cut: &Cut) -> Result<()> {
         match cut.in_log_only {
             false => self.writer.append(&cut.append).await?,
-            true => self.writer.append(&self.read_again(&cut.append).await?).await?,
+            true => self.writer.append(&self.read_again(&cut.append, cut.rows).await?).await?,
         };
         Ok(())
     }
 
-    /// The append with its events, from the log.
-    async fn read_again(&self, append: &Append) -> Result<Append> {
+    /// The append with its events, from the log, which must still have as many as the views have.
+    async fn read_again(&self, append: &Append, rows: usize) -> Result<Append> {
         let mut batches = Vec::new();
         for (partition, end) in append.end.iter() {
             let mut from = append.start.get(partition);
@@ -178,6 +179,14 @@ impl Committer {
                     batches.push(batch.between(Offset::BEGINNING, end).with_system_columns(&self.source.event_schema)?);
                 }
             }
+        }
+        let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        if found != rows {
+            let reason = format!(
+                "it has {found} events from {} to {} now, but {rows} when the views read them; was the topic compacted?",
+                append.start, append.end
+            );
+            return Err(LogError::Log { action: "read", name: self.source.name.clone(), reason }.into());
         }
         Ok(Append { batches, ..append.clone() })
     }

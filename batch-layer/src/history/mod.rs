@@ -187,6 +187,7 @@ mod tests {
     use serde_json::json;
     use watershed_shared::event::{LogBatch, timestamp_type};
     use watershed_shared::position::OffsetRange;
+    use watershed_shared::source::Connector;
 
     use super::*;
     use crate::table::seal;
@@ -539,6 +540,21 @@ mod tests {
         assert_eq!(nan.num_rows(), 4, "NaN > 5, so the first file must be read");
         let pruned = read(&rows, 1, greater("n", lit(1_i64))?).await?;
         assert_eq!(pruned.num_rows(), 2, "the first file cannot have n > 1");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn two_readers_of_one_topic_bring_each_event_once_wherever_they_cut() -> Result<()> {
+        let store = Store::in_memory()?;
+        let source = SourceDefinition { connector: Connector::DeadLetters { of: "t".into() }, ..number_source() };
+        let (first, second) = (History::open(&store, &source).await?, History::open(&store, &source).await?);
+        let options = EncodeOptions::history();
+        first.writer(options.clone()).append(&append([0, 0], [4, 2])?).await?;
+        // The other has cut later in one partition and earlier in the other.
+        let appended = second.writer(options).append(&append([0, 0], [3, 5])?).await?;
+        assert_eq!(appended.end, at([4, 5]));
+        let latest = first.latest().await?;
+        assert_eq!((latest.end(), count(&latest).await?), (&at([4, 5]), 9));
         Ok(())
     }
 

@@ -138,15 +138,16 @@ impl HistoryWriter {
         Err(self.conflict(&append, self.history.known().end()))
     }
 
-    /// What of an append comes after the history's end `current`, if the history has exactly what comes before.
+    /// What of an append comes after the history's end `current`, if the history has exactly what comes before. It ends where
+    /// the history would end then, which may be behind the append's end in some partitions.
     async fn rest(&self, append: &Append, base: &TableSnapshot, current: &Position) -> Result<Append> {
-        let shared_end = match current.covers(&append.end) {
-            true => &append.end,
-            false => current,
-        };
-        if !(current.covers(&append.start) && append.end.covers(shared_end)) {
+        // Of a topic, which others can read as well, the history may have more than the append of some partitions and less of
+        // others. A log of our own has one writer at a time, which cuts all partitions at once.
+        let crosses = !current.covers(&append.end) && !append.end.covers(current);
+        if !current.covers(&append.start) || (crosses && !self.history.is_sparse) {
             return Err(self.conflict(append, current));
         }
+        let shared_end = &current.meet(&append.end);
         let snapshot = HistorySnapshot::new(&self.history, base);
         let files = snapshot.rows(snapshot.files_from(&append.start));
         let runtime = Arc::new(RuntimeEnv::default());
@@ -165,7 +166,9 @@ impl HistoryWriter {
         );
         let batches = append.batches.iter().map(|batch| events_in(batch, shared_end, &append.end));
         let batches = batches.collect::<Result<_>>()?;
-        Ok(Append { batches, start: shared_end.clone(), ..append.clone() })
+        let mut end = append.end.clone();
+        end.join(current);
+        Ok(Append { batches, start: current.clone(), end, ..append.clone() })
     }
 
     async fn store_files(&self, append: &Append, base: &TableSnapshot) -> Result<TableCommit> {

@@ -38,7 +38,11 @@ pub(super) const SOURCE_OPTIONS: [&str; 17] = [
 ];
 
 /// What of the topic makes a source's rows, which the platform must decide itself.
-const OWN_PROPERTIES: [&str; 7] = [
+const OWN_PROPERTIES: [&str; 11] = [
+    "check.crcs",
+    "client.rack",
+    "isolation.level",
+    "statistics.interval.ms",
     "bootstrap.servers",
     "group.id",
     "enable.auto.commit",

@@ -131,7 +131,9 @@ impl KafkaTopic {
     /// `Log` when the brokers cannot be reached; `OffsetsLost` when a partition would need `skip`, or has no later offset
     /// to go on with. Nothing is resumed then.
     pub async fn resume(&self, skip: bool) -> Result<Vec<(PartitionId, Option<OffsetRange>)>> {
-        let resumed = self.ask("asking for a topic's offsets", move |topic| plan_resumption(topic, skip)).await?;
+        let running = Arc::clone(&self.running);
+        let plan = move |topic: &Topic| plan_resumption(topic, &running.rereader, skip);
+        let resumed = self.ask("asking for a topic's offsets", plan).await?;
         for (partition, next, _) in &resumed {
             self.running.topic.resume(*partition, *next);
         }
@@ -153,7 +155,11 @@ impl KafkaTopic {
 }
 
 /// Where halted partitions can go on, and what is lost then.
-fn plan_resumption(topic: &Topic, skip: bool) -> Result<Vec<(PartitionId, Offset, Option<OffsetRange>)>> {
+fn plan_resumption(
+    topic: &Topic,
+    rereader: &Rereader,
+    skip: bool,
+) -> Result<Vec<(PartitionId, Offset, Option<OffsetRange>)>> {
     let mut plan = Vec::new();
     for (partition, halt) in topic.halts() {
         let next = match halt {
@@ -161,14 +167,12 @@ fn plan_resumption(topic: &Topic, skip: bool) -> Result<Vec<(PartitionId, Offset
                 plan.push((partition, Offset::BEGINNING, None));
                 continue;
             }
-            Halt::Replaced { .. } => {
-                return Err(Error::OffsetsLost {
-                    name: topic.source().to_owned(),
-                    reason: topic.describe(partition, &halt),
-                });
-            }
-            Halt::OffsetsLost { next } => next,
+            Halt::OffsetsLost { next } | Halt::Unreadable { next, .. } | Halt::Replaced { next, .. } => next,
         };
+        if let Some(replaced) = identity::check(topic, rereader, topic.known(partition), partition, next)? {
+            let reason = topic.describe(partition, &replaced);
+            return Err(Error::OffsetsLost { name: topic.source().to_owned(), reason });
+        }
         let available = topic.watermarks(partition.0)?;
         let lost = |reason: String| Error::OffsetsLost { name: topic.source().to_owned(), reason };
         if next >= available.start() && next <= available.end() {
@@ -263,6 +267,8 @@ impl Log for KafkaLog {
         check_readable(topic.source(), partition, from, &self.side().start(), &end)?;
         if let Some(range) = topic.lost_at(partition, from) {
             let range = OffsetRange::new(from, range.end());
+            self.side().given(partition, range.end());
+            topic.wake();
             return Ok(vec![LogBatch::lost(partition, range, RecordBatch::new_empty(self.columns()))]);
         }
         if let Some(batches) = self.side().read(partition, from, rows_max) {
@@ -277,6 +283,8 @@ impl Log for KafkaLog {
         let running = Arc::clone(&self.running);
         let read = move |topic: &Topic| running.rereader.read(topic, partition, range, rows_max);
         let decoded = ask(topic, "reading records again", read).await?;
+        self.side().given(partition, decoded.events.range.end());
+        topic.wake();
         Ok(vec![match self.holds {
             Holds::Events => decoded.events,
             Holds::DeadLetters => decoded.dead_letters,

@@ -27,7 +27,11 @@ pub(super) fn split_header(value: &[u8]) -> Result<(u32, &[u8]), Refusal> {
             "the record begins with the byte {magic:#04x}, not with 0 and a schema id; was it written without the registry?"
         )));
     }
-    Ok((u32::from_be_bytes(*id), body))
+    let id = i32::from_be_bytes(*id);
+    let wrong = || {
+        Refusal::new(format!("its schema id is {id}, which no registry gives; was it written without the registry?"))
+    };
+    Ok((id.try_into().map_err(|_| wrong())?, body))
 }
 
 /// What a record or a schema gives, or why it is refused. The error outside is that the registry gives no answer.

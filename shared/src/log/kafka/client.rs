@@ -53,6 +53,8 @@ pub(super) fn consumer_config(source: &str, options: &KafkaOptions, partitions: 
         ("auto.offset.reset", "error"),
         ("enable.partition.eof", "true"),
         ("isolation.level", "read_committed"),
+        // Damage is an error here and nowhere else.
+        ("check.crcs", "true"),
         ("statistics.interval.ms", "1000"),
         // How long fetching rests when enough is fetched; the default of a second would make us wait for it.
         ("fetch.queue.backoff.ms", "5"),
@@ -148,23 +150,21 @@ impl ClientContext for Context {
             return;
         }
         tracing::debug!(source = self.source, %error, "librdkafka: {reason}");
-        let lasting = matches!(
-            error.rdkafka_error_code(),
-            Some(
-                RDKafkaErrorCode::AllBrokersDown
-                    | RDKafkaErrorCode::Authentication
-                    | RDKafkaErrorCode::SaslAuthenticationFailed
-                    | RDKafkaErrorCode::SSL
-                    | RDKafkaErrorCode::Resolve
-            )
-        );
         let mut last = self.reports.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        if lasting {
-            // That all brokers are down says less than what the last of them has said.
-            let cause = last.take().map(|cause| format!("; {cause}")).unwrap_or_default();
-            self.reports.set_broker_trouble(Some(format!("{reason}{cause}")));
-        } else {
-            *last = Some(reason.to_owned());
+        match error.rdkafka_error_code() {
+            // That says less than what one of them has said before.
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                let cause = last.as_ref().map(|cause| format!("; {cause}")).unwrap_or_default();
+                self.reports.set_broker_trouble(Some(format!("{reason}{cause}")));
+            }
+            Some(
+                RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL,
+            ) => {
+                self.reports.set_broker_trouble(Some(reason.to_owned()));
+                *last = Some(reason.to_owned());
+            }
+            // Others may be there.
+            _ => *last = Some(reason.to_owned()),
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn check(
 ) -> Result<Option<Halt>> {
     let available = topic.watermarks(partition.0)?;
     let replaced = Halt::Replaced { next, available };
-    if next > available.end() {
+    if next > available.end() || known.is_some_and(|known| known.offset >= available.end()) {
         return Ok(Some(replaced));
     }
     let Some(known) = known.filter(|known| available.contains(known.offset)) else { return Ok(None) };

@@ -11,7 +11,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 
 use super::client::{Context, log_error};
 use super::topic::{Halt, Topic};
-use crate::error::{Result, with_causes};
+use crate::error::{ErrorKind, Result, with_causes};
 use crate::event::LogBatch;
 use crate::position::{Offset, OffsetRange, PartitionId};
 
@@ -31,13 +31,13 @@ pub(super) struct Lane {
     /// The offset after the last that was judged.
     next: Offset,
     last_record: Instant,
-    /// Whether the broker was asked to start again at `next`: then the end of the partition is news.
-    probing: bool,
+    /// The wanted offset for which the broker was asked to start again at `next`: then the end of the partition is news.
+    probing: Option<Offset>,
 }
 
 impl Lane {
     pub(super) fn new(partition: PartitionId, queue: PartitionQueue<Context>, next: Offset) -> Lane {
-        Lane { partition, queue, next, last_record: Instant::now(), probing: false }
+        Lane { partition, queue, next, last_record: Instant::now(), probing: None }
     }
 
     /// Drains what is there, at most a batch; returns whether there was anything.
@@ -56,11 +56,14 @@ impl Lane {
         };
         let moved = next > self.next;
         if moved {
-            (self.next, self.last_record, self.probing) = (next, Instant::now(), false);
+            (self.next, self.last_record, self.probing) = (next, Instant::now(), None);
         }
         match outcome {
             Some(Ended::Partition) => self.end_reached(topic),
             Some(Ended::OutOfRange) => self.halt(topic),
+            Some(Ended::Unreadable(reason)) => {
+                topic.halt(self.partition, Halt::Unreadable { next: self.next, reason });
+            }
             Some(Ended::Error) => topic.suspect(),
             None => {}
         }
@@ -80,6 +83,11 @@ impl Lane {
                     topic.hand_on(&decoded);
                     return Some(end);
                 }
+                Err(error) if error.kind() != ErrorKind::Retryable => {
+                    let reason = with_causes(&error);
+                    topic.halt(self.partition, Halt::Unreadable { next: self.next, reason });
+                    return None;
+                }
                 Err(error) => {
                     topic.set_decode_trouble(Some(with_causes(&error)));
                     tracing::warn!(
@@ -98,26 +106,33 @@ impl Lane {
     }
 
     /// The broker says that nothing more comes now. If it was asked to start at `next` again, that holds for everything
-    /// below the offset that was wanted then; else the news may be older than the wish.
+    /// below the offset that was wanted when it was asked; else the news may be older than the wish.
     fn end_reached(&mut self, topic: &Topic) {
-        if !self.probing {
+        let Some(wanted) = self.probing.take().filter(|wanted| *wanted > self.next) else { return };
+        self.last_record = Instant::now();
+        // Who answers a fetch may know less than who was asked for the end.
+        if topic.reports().ends().get(&self.partition).is_none_or(|end| *end < wanted) {
             return;
         }
-        self.probing = false;
-        let wanted = topic.wanted(self.partition).filter(|wanted| *wanted > self.next);
-        if let Some(Err(error)) = wanted.map(|wanted| self.skip_to(topic, wanted, false)) {
-            tracing::error!(source = topic.source(), error = with_causes(&error), "cannot move over empty offsets");
+        if let Err(error) = self.skip_to(topic, wanted, false) {
+            tracing::warn!(
+                source = topic.source(),
+                error = with_causes(&error),
+                "cannot move over empty offsets; trying again"
+            );
         }
     }
 
     /// Asks the broker to start at `next` again, if somebody waits for a later offset and nothing comes: control records
     /// of transactions have offsets, but nobody is told of them.
     fn probe(&mut self, topic: &Topic) {
-        let is_wanted = topic.wanted(self.partition).is_some_and(|wanted| wanted > self.next);
-        if is_wanted && !self.probing && self.last_record.elapsed() >= SILENCE {
-            self.probing = true;
-            if let Err(error) = self.seek(topic) {
-                self.probing = false;
+        let wanted = topic.wanted(self.partition).filter(|wanted| *wanted > self.next);
+        if self.probing.is_some() || wanted.is_none() || self.last_record.elapsed() < SILENCE {
+            return;
+        }
+        match self.seek(topic) {
+            Ok(()) => self.probing = wanted,
+            Err(error) => {
                 self.last_record = Instant::now();
                 tracing::debug!(
                     source = topic.source(),
@@ -141,7 +156,10 @@ impl Lane {
         match resumed.and_then(|()| self.fetch_again(topic)) {
             Ok(()) => topic.resumed(self.partition),
             Err(error) => {
-                tracing::error!(source = topic.source(), error = with_causes(&error), "cannot resume a partition");
+                let error = with_causes(&error);
+                tracing::error!(source = topic.source(), error, "cannot resume a partition; trying again");
+                topic.resume(self.partition, next);
+                topic.pause(RETRY_PAUSE);
             }
         }
     }
@@ -153,6 +171,7 @@ impl Lane {
         if lost {
             topic.lose(self.partition, range);
             decoded.events = LogBatch::lost(self.partition, range, decoded.events.events);
+            decoded.dead_letters = LogBatch::lost(self.partition, range, decoded.dead_letters.events);
         }
         topic.hand_on(&decoded);
         self.next = next;
@@ -186,6 +205,9 @@ struct Drained<'a> {
 enum Ended {
     Partition,
     OutOfRange,
+    /// What comes next cannot be read, now or ever; why.
+    Unreadable(String),
+    /// Another error, which may mean that the topic is gone.
     Error,
 }
 
@@ -207,6 +229,10 @@ fn drain(queue: &PartitionQueue<Context>, next: Offset) -> Drained<'_> {
             ))) => {
                 drained.ended = Some(Ended::OutOfRange);
             }
+            // What is behind an unreadable batch would come next, and what is in it would be passed over.
+            Some(Err(KafkaError::MessageConsumption(error))) if is_unreadable(error) => {
+                drained.ended = Some(Ended::Unreadable(error.to_string()));
+            }
             // The client tries again by itself; but it may be that the topic is gone.
             Some(Err(_)) => drained.ended = Some(Ended::Error),
             None => break,
@@ -216,4 +242,22 @@ fn drain(queue: &PartitionQueue<Context>, next: Offset) -> Drained<'_> {
         }
     }
     drained
+}
+
+/// Whether an error is about the records that come next, or about who may read them.
+fn is_unreadable(error: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{
+        BadCompression, BadMessage, GroupAuthorizationFailed, InvalidMessage, MessageSizeTooLarge, NotImplemented,
+        TopicAuthorizationFailed,
+    };
+    matches!(
+        error,
+        BadCompression
+            | BadMessage
+            | GroupAuthorizationFailed
+            | InvalidMessage
+            | MessageSizeTooLarge
+            | NotImplemented
+            | TopicAuthorizationFailed
+    )
 }

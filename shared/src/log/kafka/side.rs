@@ -92,12 +92,13 @@ impl Side {
         // What is given counts as read at once: the reader comes back only when there is more, and there is more only when
         // there is room.
         let given = read.iter().flatten().next_back().map_or(from, |last| last.range.end());
-        if let Some(ahead) = state.ahead.get_mut(partition.index()) {
-            while let Some((_, bytes)) = ahead.pop_front_if(|(end, _)| *end <= given) {
-                state.bytes_ahead -= bytes;
-            }
-        }
+        state.given(partition, given);
         read
+    }
+
+    /// The reader has everything below an offset, from elsewhere.
+    pub(super) fn given(&self, partition: PartitionId, end: Offset) {
+        self.state().given(partition, end);
     }
 
     /// Bytes that the reader has not read yet.
@@ -118,6 +119,15 @@ impl Side {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn given(&mut self, partition: PartitionId, end: Offset) {
+        let Some(ahead) = self.ahead.get_mut(partition.index()) else { return };
+        while let Some((_, bytes)) = ahead.pop_front_if(|(batch_end, _)| *batch_end <= end) {
+            self.bytes_ahead -= bytes;
+        }
     }
 }
 

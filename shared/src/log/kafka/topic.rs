@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -21,10 +22,12 @@ use super::side::Side;
 use crate::error::{Error, Result, with_causes};
 use crate::event::LogBatch;
 use crate::position::{Offset, OffsetRange, PartitionId, Position};
-use crate::source::{KafkaOptions, KafkaStart};
+use crate::source::{KafkaOptions, KafkaStart, PARTITIONS_MAX};
 
 /// How long a question to the brokers may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before a partition is looked at again of which nothing could be told.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the topic is asked for its partitions.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest sleep of a thread that is told when there is something to do.
@@ -37,6 +40,8 @@ pub(super) enum Halt {
     OffsetsLost { next: Offset },
     /// The topic has other records than those that were read before, or has lost its newest.
     Replaced { next: Offset, available: OffsetRange },
+    /// The brokers do not give what comes next, or it cannot be decoded for another reason than the record itself.
+    Unreadable { next: Offset, reason: String },
     /// Too many records were no events.
     BadRatio { bad: u64, records: u64, ratio_max: f64 },
 }
@@ -74,6 +79,8 @@ struct State {
     known: BTreeMap<PartitionId, KnownRecord>,
     /// Whether the topic may have been made anew, so that nothing is read before that is known.
     is_suspect: bool,
+    /// Whether a thread is gone, so that some partitions are not read any more.
+    has_panicked: bool,
 }
 
 impl fmt::Debug for Topic {
@@ -165,7 +172,8 @@ impl Topic {
 
     /// Whether something keeps all records from being read.
     pub(super) fn is_troubled(&self) -> bool {
-        self.reports.broker_trouble().is_some() || self.state().decode_trouble.is_some()
+        let state = self.state();
+        self.reports.broker_trouble().is_some() || state.decode_trouble.is_some() || state.has_panicked
     }
 
     /// Decodes records that are all there are in a range.
@@ -222,7 +230,16 @@ impl Topic {
     pub(super) fn halt(&self, partition: PartitionId, halt: Halt) {
         let reason = self.describe(partition, &halt);
         tracing::error!(source = self.source, partition = partition.0, reason, "stopped reading a partition");
-        self.state().halts.insert(partition, halt);
+        let mut state = self.state();
+        // What is known of the topic as a whole says more than what follows from it.
+        if !matches!(state.halts.get(&partition), Some(Halt::Replaced { .. })) {
+            state.halts.insert(partition, halt);
+        }
+    }
+
+    /// The last record of a partition that was read.
+    pub(super) fn known(&self, partition: PartitionId) -> Option<KnownRecord> {
+        self.state().known.get(&partition).copied()
     }
 
     /// Whether a partition is not to be read now.
@@ -284,6 +301,12 @@ impl Topic {
             let state = self.state();
             (state.halts.clone(), state.decode_trouble.clone())
         };
+        if self.state().has_panicked {
+            troubles.push(format!(
+                "source \"{source}\" has stopped reading partitions of topic \"{topic}\", because a thread panicked on a bug; \
+                 restart the process, and please report it"
+            ));
+        }
         if let Some(reason) = decode_trouble {
             troubles.push(format!("source \"{source}\" cannot decode its records: {reason}; trying again"));
         }
@@ -305,6 +328,10 @@ impl Topic {
                  next, but the topic, whose offsets are {available}, is not the one that was read before: it was made anew, \
                  or its newest records were lost; its history and views stay as they are; to read the new topic, define a \
                  source with another name over it"
+            ),
+            Halt::Unreadable { next, reason } => format!(
+                "source \"{source}\" has stopped reading partition {partition} of topic \"{topic}\" at offset {next}: {reason}; \
+                 `watershed source resume {source}` tries again"
             ),
             Halt::BadRatio { bad, records, ratio_max } => format!(
                 "source \"{source}\" has stopped reading partition {partition} of topic \"{topic}\": {bad} of the last \
@@ -367,7 +394,7 @@ impl Topic {
     /// The ends of all partitions now.
     pub(super) fn ends(&self) -> Result<Position> {
         let mut ends = Position::default();
-        for partition in 0..self.partitions() {
+        for partition in 0..self.discover()? {
             ends.raise(PartitionId(partition), self.watermarks(partition)?.end());
         }
         Ok(ends)
@@ -400,6 +427,13 @@ impl Topic {
         match found {
             Some(found) => {
                 let partitions = found.partitions().len() as u32;
+                if partitions > PARTITIONS_MAX {
+                    let topic = self.name();
+                    let reason =
+                        format!("topic \"{topic}\" has {partitions} partitions; at most {PARTITIONS_MAX} can be read");
+                    self.reports.set_broker_trouble(Some(reason.clone()));
+                    return Err(Error::Log { action: "read", name: self.source.clone(), reason });
+                }
                 let mut state = self.state();
                 state.partitions = state.partitions.max(partitions);
                 Ok(partitions)
@@ -492,8 +526,20 @@ impl Topic {
         Ok(sender)
     }
 
-    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    fn spawn(self: &Arc<Self>, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
         let thread = std::thread::Builder::new().name(format!("watershed-{name}-{}", self.source));
+        let topic = Arc::downgrade(self);
+        let work = move || {
+            if catch_unwind(AssertUnwindSafe(work)).is_err()
+                && let Some(topic) = topic.upgrade()
+            {
+                topic.state().has_panicked = true;
+                tracing::error!(
+                    source = topic.source,
+                    "a thread that reads the topic panicked; please report this bug"
+                );
+            }
+        };
         let spawned = thread.spawn(work).map(drop);
         spawned.map_err(|error| Error::Log { action: "read", name: self.source.clone(), reason: error.to_string() })
     }
@@ -537,7 +583,10 @@ impl Readers {
         let ends = self.topic.judged();
         let halts = self.assigned.iter().map(|partition| self.identify(*partition, ends.get(*partition)));
         match halts.collect::<Result<Vec<_>>>() {
-            Ok(_) => self.topic.state().is_suspect = false,
+            Ok(_) => {
+                let mut state = self.topic.state();
+                (state.is_suspect, state.decode_trouble) = (false, None);
+            }
             Err(error) => {
                 let error = with_causes(&error);
                 tracing::warn!(
@@ -558,6 +607,25 @@ impl Readers {
         Ok(())
     }
 
+    /// Those partitions of which it could be told whether their topic is the one that was read before.
+    fn identified(&self, partitions: Vec<PartitionId>, begin: &dyn Fn(PartitionId) -> Offset) -> Vec<PartitionId> {
+        let is_identified = |partition: &PartitionId| {
+            let next = begin(*partition);
+            match if next > Offset::BEGINNING { self.identify(*partition, next) } else { Ok(()) } {
+                Ok(()) => {
+                    self.topic.set_decode_trouble(None);
+                    true
+                }
+                Err(error) => {
+                    self.topic.set_decode_trouble(Some(with_causes(&error)));
+                    self.topic.pause(RETRY_PAUSE);
+                    false
+                }
+            }
+        };
+        partitions.into_iter().filter(is_identified).collect()
+    }
+
     /// Gives partitions that are new to lanes.
     fn assign(&mut self, begin: &dyn Fn(PartitionId) -> Offset) -> Result<()> {
         let all = (0..self.topic.partitions()).map(PartitionId);
@@ -566,14 +634,15 @@ impl Readers {
             return Ok(());
         }
         let wrong = |error| log_error(&self.topic.source, "read", &error);
+        let new = self.identified(new, begin);
+        if new.is_empty() {
+            return Ok(());
+        }
         let mut offsets = TopicPartitionList::new();
         let mut lanes = Vec::with_capacity(new.len());
         for partition in &new {
             let (number, next) = (partition.0 as i32, begin(*partition));
             let offset = rdkafka::Offset::Offset(next.0 as i64);
-            if next > Offset::BEGINNING {
-                self.identify(*partition, next)?;
-            }
             offsets.add_partition_offset(self.topic.name(), number, offset).map_err(wrong)?;
             // Before the assignment, so that no record goes to the common queue.
             let Some(mut queue) = self.topic.consumer.split_partition_queue(self.topic.name(), number) else {

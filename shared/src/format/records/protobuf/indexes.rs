@@ -36,14 +36,26 @@ impl MessageIndexes {
         Ok((MessageIndexes { indexes: Cow::Owned(indexes) }, rest))
     }
 
-    /// The message at this place. Entries of maps are messages too, but nobody has declared them, and they do not count.
+    /// The message at this place. The entries of maps are messages too, which most clients count and some do not: a place
+    /// that names different messages then is refused.
     pub(super) fn message_of(&self, file: &FileDescriptor) -> Result<MessageDescriptor, Refusal> {
         let mut message: Option<MessageDescriptor> = None;
         for index in self.indexes.as_ref() {
             let index = *index as usize;
             let next = match &message {
                 None => file.messages().nth(index),
-                Some(message) => message.child_messages().filter(|child| !child.is_map_entry()).nth(index),
+                Some(message) => {
+                    let declared = message.child_messages().filter(|child| !child.is_map_entry()).nth(index);
+                    let counted = message.child_messages().nth(index);
+                    if declared.is_some() && declared != counted {
+                        let (place, name) = (&self.indexes, message.full_name());
+                        return Err(Refusal::new(format!(
+                            "the place {place:?} that the record names depends on whether the entries of maps in {name} \
+                             count, in which clients differ; declare maps behind the messages in it"
+                        )));
+                    }
+                    declared
+                }
             };
             message = Some(next.ok_or_else(|| {
                 Refusal::new(format!("its schema has no message at the place {:?} that the record names", self.indexes))

@@ -206,7 +206,7 @@ fn each_record_is_read_with_the_schema_it_was_written_with() {
 fn a_record_says_which_message_of_its_schema_it_is() {
     let server = TestServer::start();
     let proto = r#"syntax = "proto3";
-        message A { map<string, int32> m = 1; message B { int32 x = 1; } message C { int32 a = 1; message D { int32 a = 1; } } int32 a = 2; }
+        message A { message B { int32 x = 1; } message C { int32 a = 1; message D { int32 a = 1; } } int32 a = 2; map<string, int32> m = 1; }
         message E { int32 a = 1; }"#;
     server.add_schema(1, SchemaType::Protobuf, proto);
     let decoder = registry_decoder(&server, RecordFormat::Protobuf, &["a INT!"]);
