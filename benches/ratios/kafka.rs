@@ -3,7 +3,7 @@
 //! falls behind, for how long, and what memory that takes. Needs a real broker, which it starts.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,18 +14,21 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use tempfile::TempDir;
 use watershed_shared::definition::Statement;
 use watershed_shared::source::SourceDefinition;
 
+use self::broker::{Broker, TIMEOUT};
 use crate::flights::{self, Body, Running, SOURCE, VIEWS};
 use crate::memory::Memory;
 use crate::{Measurement, Sides};
 
-const PARTITIONS: i32 = 8;
+#[expect(dead_code, reason = "tests do more to a broker")]
+#[path = "../../tests/kafka/broker.rs"]
+mod broker;
+
+const PARTITIONS: u32 = 8;
 const EVENTS: usize = 1_000_000;
 const TURNS: usize = 5;
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// Events a second, usually and in the burst.
 const RATE: usize = 20_000;
 const BURST_FACTOR: usize = 10;
@@ -37,7 +40,7 @@ pub(crate) async fn run() -> Result<()> {
     let bodies = flights::bodies(&events, 1)?;
     let bodies: Vec<Body> = bodies.iter().cycle().take(EVENTS).cloned().collect();
     let broker = Broker::start()?;
-    broker.fill("flights", &bodies)?;
+    fill(&broker, "flights", &bodies)?;
     println!("\nkafka: events a second from a topic, visible and in the history; ratio to the bare loop");
     let mut sides = Sides::default();
     for _ in 0..TURNS {
@@ -58,7 +61,7 @@ async fn bare(source: &SourceDefinition, broker: &Broker) -> Result<Measurement>
             config.set("bootstrap.servers", address).set("group.id", "bare").set("enable.auto.commit", "false");
             let consumer: BaseConsumer = config.create()?;
             let mut partitions = TopicPartitionList::new();
-            partitions.add_partition_range("flights", 0, PARTITIONS - 1);
+            partitions.add_partition_range("flights", 0, PARTITIONS as i32 - 1);
             partitions.set_all_offsets(Offset::Beginning)?;
             consumer.assign(&partitions)?;
             let mut decoder = ReaderBuilder::new(columns).with_batch_size(8192).build_decoder()?;
@@ -119,11 +122,11 @@ async fn burst(broker: &Broker, bodies: &[Body]) -> Result<()> {
     let (source, views) = example.split_once(';').context("the example has no views")?;
     std::fs::write(folder.path().join("watershed.toml"), "")?;
     std::fs::write(folder.path().join("flights.sql"), sql_over_topic(source, broker, "burst")? + views)?;
-    broker.command("topics", &["--create", "--topic", "burst", "--partitions", &PARTITIONS.to_string()])?;
+    broker.create_topic("burst", PARTITIONS)?;
     let mut process = Process::start(folder.path())?;
     let burst_rate = RATE * BURST_FACTOR;
     println!("  a burst of {burst_rate} events/s for {BURST_SECONDS} s after {RATE} events/s; the platform's process:");
-    let producer = broker.producer()?;
+    let producer = broker.producer(None)?;
     let mut next = bodies.iter().cycle();
     let mut peak_lag = 0;
     for (rate, seconds) in [(RATE, 5), (burst_rate, BURST_SECONDS)] {
@@ -155,18 +158,18 @@ async fn burst(broker: &Broker, bodies: &[Body]) -> Result<()> {
     Ok(())
 }
 
+/// Queues an event's record for any partition.
 fn send(producer: &BaseProducer, topic: &str, body: &Body) -> Result<()> {
-    let json = body.json.trim_ascii_end();
-    loop {
-        match producer.send(BaseRecord::<[u8], [u8]>::to(topic).payload(json)) {
-            Ok(()) => return Ok(()),
-            Err((error, _)) => {
-                let full = error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::QueueFull);
-                ensure!(full, "cannot send: {error}");
-                producer.poll(Duration::from_millis(5));
-            }
-        }
+    broker::send(producer, BaseRecord::<[u8], [u8]>::to(topic).payload(body.json.trim_ascii_end()))
+}
+
+fn fill(broker: &Broker, topic: &str, bodies: &[Body]) -> Result<()> {
+    broker.create_topic(topic, PARTITIONS)?;
+    let producer = broker.producer(None)?;
+    for body in bodies {
+        send(&producer, topic, body)?;
     }
+    Ok(producer.flush(TIMEOUT)?)
 }
 
 /// `watershed run`.
@@ -191,52 +194,5 @@ impl Process {
         let metrics = reqwest::get(format!("{}/metrics", self.url)).await?.text().await?;
         let lines = metrics.lines().filter(|line| line.starts_with("watershed_lag_events{source=\"flights\""));
         Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
-    }
-}
-
-/// A broker in a folder of its own.
-struct Broker {
-    folder: TempDir,
-    address: String,
-}
-
-impl Broker {
-    fn start() -> Result<Broker> {
-        let folder = crate::folder()?;
-        let mut broker = Broker { folder, address: String::new() };
-        broker.address = broker.command("start", &["--port", "free"])?.trim().to_owned();
-        Ok(broker)
-    }
-
-    fn command(&self, subcommand: &str, arguments: &[&str]) -> Result<String> {
-        let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kafka/kafka");
-        let mut command = Command::new(script);
-        command.arg(subcommand).arg("--data").arg(self.folder.path()).args(arguments).stdin(Stdio::null());
-        let output = command.output()?;
-        ensure!(output.status.success(), "kafka {subcommand}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    fn producer(&self) -> Result<BaseProducer> {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.address).set("linger.ms", "5").set("compression.type", "lz4");
-        Ok(config.create()?)
-    }
-
-    fn fill(&self, topic: &str, bodies: &[Body]) -> Result<()> {
-        self.command("topics", &["--create", "--topic", topic, "--partitions", &PARTITIONS.to_string()])?;
-        let producer = self.producer()?;
-        for body in bodies {
-            send(&producer, topic, body)?;
-        }
-        Ok(producer.flush(TIMEOUT)?)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        if let Err(error) = self.command("kill", &[]) {
-            println!("the broker may still run: {error:#}");
-        }
     }
 }
