@@ -30,6 +30,7 @@ use watershed_shared::snapshot::SnapshotReceiver;
 use watershed_shared::telemetry::{Metrics, SourceLabel};
 
 mod limits;
+mod resume;
 
 use super::idempotency::REPLAYED;
 use super::*;
@@ -639,20 +640,6 @@ async fn sources_views_and_runs_are_listed() -> TestResult {
         |runs: Value| runs["batch_runs"].as_array().map(|runs| runs.iter().map(|run| run["id"].clone()).collect());
     assert_eq!(ids(fixture.get("/v1/batch-runs").await?.json()), Some(vec![json!(2), json!(1)]));
     assert_eq!(ids(fixture.get("/v1/batch-runs?view=b").await?.json()), Some(vec![json!(1)]));
-    Ok(())
-}
-
-#[tokio::test]
-async fn partitions_that_have_stopped_are_resumed() -> TestResult {
-    let fixture = Fixture::new(FakePlatform::default())?;
-    let path = "/v1/sources/topic/resume";
-    let reply = fixture.post(path, &[], "{\"skip\": true}").await?;
-    let lost = json!({"partition": 3, "start": 5, "end": 9});
-    assert_eq!(reply.json(), json!({"resumed": [{"partition": 3, "lost": lost}]}));
-    let reply = fixture.post(path, &[], "{}").await?;
-    assert_eq!(reply.json(), json!({"resumed": [{"partition": 3, "lost": null}]}), "nothing is skipped unasked");
-    fixture.post("/v1/sources/other/resume", &[], "{}").await?.problem(StatusCode::NOT_FOUND, "not-found");
-    fixture.post(path, &[], "{\"skp\": true}").await?.problem(StatusCode::BAD_REQUEST, "invalid-request");
     Ok(())
 }
 

@@ -78,7 +78,7 @@ impl Lane {
         let end = Offset(u64::try_from(drained.records.last()?.offset()).ok()?.saturating_add(1));
         let range = OffsetRange::new(self.next, end);
         loop {
-            match topic.decode(self.partition, range, &drained.records) {
+            match topic.decoder().decode(self.partition, range, &drained.records) {
                 Ok(decoded) => {
                     topic.hand_on(&decoded);
                     return Some(end);
@@ -167,7 +167,7 @@ impl Lane {
     /// Moves over offsets that hold no events; `lost` if they may have held some.
     fn skip_to(&mut self, topic: &Topic, next: Offset, lost: bool) -> Result<()> {
         let range = OffsetRange::new(self.next, next);
-        let mut decoded = topic.decode(self.partition, range, &[])?;
+        let mut decoded = topic.decoder().decode(self.partition, range, &[])?;
         if lost {
             topic.lose(self.partition, range);
             decoded.events = LogBatch::lost(self.partition, range, decoded.events.events);

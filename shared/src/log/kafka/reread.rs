@@ -109,5 +109,5 @@ fn read_with(
             Some(Err(_)) => {}
         }
     }
-    topic.decode(partition, OffsetRange::new(range.start(), end), &records)
+    topic.decoder().decode(partition, OffsetRange::new(range.start(), end), &records)
 }

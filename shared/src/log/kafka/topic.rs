@@ -10,7 +10,6 @@ use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
 
 use super::bad_ratio::BadRatio;
 use super::client::{Context, Reports, consumer_config, log_error};
@@ -147,6 +146,7 @@ impl Topic {
         self.state().partitions
     }
 
+    /// Makes events and dead letters of records.
     pub(super) fn decoder(&self) -> &TopicDecoder {
         &self.decoder
     }
@@ -174,16 +174,6 @@ impl Topic {
     pub(super) fn is_troubled(&self) -> bool {
         let state = self.state();
         self.reports.broker_trouble().is_some() || state.decode_trouble.is_some() || state.has_panicked
-    }
-
-    /// Decodes records that are all there are in a range.
-    pub(super) fn decode(
-        &self,
-        partition: PartitionId,
-        range: OffsetRange,
-        records: &[BorrowedMessage<'_>],
-    ) -> Result<Decoded> {
-        self.decoder.decode(partition, range, records)
     }
 
     /// Hands what was decoded to both logs.
