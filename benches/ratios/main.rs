@@ -7,8 +7,10 @@
 
 mod flights;
 mod ingest;
+mod kafka;
 mod memory;
 mod overload;
+mod process;
 mod query;
 mod recompute;
 mod recovery;
@@ -33,7 +35,7 @@ fn main() -> Result<()> {
     {
         return runtime.block_on(overload::child(folder.as_ref()));
     }
-    const ALL: [&str; 7] = ["ingest", "recompute", "query", "memory", "overload", "visible", "recovery"];
+    const ALL: [&str; 8] = ["ingest", "recompute", "query", "memory", "overload", "visible", "recovery", "kafka"];
     if let Some(unknown) = names.iter().find(|name| !ALL.contains(&name.as_str())) {
         bail!("there is no benchmark \"{unknown}\"; there are: {}", ALL.join(", "));
     }
@@ -42,6 +44,7 @@ fn main() -> Result<()> {
         let run = async {
             match name {
                 "ingest" => ingest::run().await,
+                "kafka" => kafka::run().await,
                 "recompute" => recompute::run().await,
                 "query" => query::run().await,
                 "memory" => memory::run(),

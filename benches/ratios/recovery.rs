@@ -2,16 +2,14 @@
 //! event, by the number of realtime events: no batch run covers any. The process is killed right after the last
 //! acknowledgement, so what the history does not have yet is as much as it can be.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
 
 use crate::flights;
+use crate::process::Process;
 
 /// Events after which the process is killed.
 const AMOUNTS: [usize; 3] = [1_000_000, 5_000_000, 10_000_000];
@@ -49,7 +47,7 @@ pub(crate) async fn run() -> Result<()> {
             let answer = platform.ask("SELECT sum(flights) FROM flights_by_day_origin").await?;
             let answered = started.elapsed();
             ensure!(answer == count, "{answer} of {count} events");
-            let unarchived = platform.unarchived().await?;
+            let unarchived = platform.events_in("offsets").await? - platform.events_in("history_offsets").await?;
             println!(
                 "  {count:>9} events, {unarchived:>7} of them not in the history: listening after {:>5.2} s, answer after {:>5.2} s",
                 listening.as_secs_f64(),
@@ -76,58 +74,4 @@ fn without_schedules(sql: &str) -> String {
         }
     }
     text
-}
-
-/// The command `watershed run` in a process of its own.
-struct Process {
-    child: Child,
-    url: String,
-    client: reqwest::Client,
-}
-
-impl Process {
-    /// Returns when it listens.
-    fn start(project: &Path) -> Result<Process> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_watershed"));
-        let mut child = command.arg("run").arg(project).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-        let url = line.trim().strip_prefix("listening on ").context("it did not start")?.to_owned();
-        Ok(Process { child, url, client: reqwest::Client::new() })
-    }
-
-    fn kill(&mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    async fn send(&self, bodies: &Arc<Vec<flights::Body>>) -> Result<()> {
-        let (url, client) = (format!("{}/v1/sources/{}/events", self.url, flights::SOURCE), self.client.clone());
-        let send = move |body: flights::Body| {
-            let request = client.post(&url).header("content-type", "application/x-ndjson").body(body.json);
-            async move {
-                request.send().await?.error_for_status()?;
-                Ok(())
-            }
-        };
-        flights::in_turn(bodies, 4, send).await
-    }
-
-    async fn ask(&self, sql: &str) -> Result<Value> {
-        let answer = self.client.post(format!("{}/v1/sql", self.url)).json(&json!({ "sql": sql })).send().await?;
-        Ok(answer.error_for_status()?.json::<Value>().await?["rows"][0][0].clone())
-    }
-
-    async fn get(&self, path: &str) -> Result<Value> {
-        Ok(self.client.get(format!("{}{path}", self.url)).send().await?.error_for_status()?.json().await?)
-    }
-
-    async fn unarchived(&self) -> Result<u64> {
-        let sources = self.get("/v1/sources").await?;
-        let sum = |name: &str| -> u64 {
-            sources["sources"][0][name].as_array().into_iter().flatten().filter_map(Value::as_u64).sum()
-        };
-        Ok(sum("offsets") - sum("history_offsets"))
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 
@@ -51,6 +51,8 @@ pub(super) struct Topic {
     options: Arc<KafkaOptions>,
     decoder: TopicDecoder,
     consumer: Arc<BaseConsumer<Context>>,
+    /// A client of its own for questions: on the consumer's connections they would wait behind fetches that wait for records.
+    asker: BaseConsumer<Context>,
     reports: Arc<Reports>,
     pub(super) events: Side,
     pub(super) dead_letters: Side,
@@ -103,15 +105,21 @@ impl Topic {
         let reports = Arc::new(Reports::default());
         let context =
             Context { source: source.to_owned(), topic: options.topic.clone(), reports: Arc::clone(&reports) };
-        let config = consumer_config(source, options, partitions)?;
-        let consumer = BaseConsumer::from_config_and_context(&config, context);
-        let consumer = consumer.map_err(|error| log_error(source, "open", &error))?;
+        let mut config = consumer_config(source, options, partitions)?;
+        let open = |config: &ClientConfig| {
+            let consumer = BaseConsumer::from_config_and_context(config, context.clone());
+            consumer.map_err(|error| log_error(source, "open", &error))
+        };
+        let consumer = open(&config)?;
+        config.set("statistics.interval.ms", "0");
+        let asker = open(&config)?;
         let side = || Side::new(2 * bytes_ahead_max);
         Ok(Topic {
             source: source.to_owned(),
             options: Arc::clone(options),
             decoder,
             consumer: Arc::new(consumer),
+            asker,
             reports,
             events: side(),
             dead_letters: side(),
@@ -369,50 +377,54 @@ impl Topic {
 
     /// Where a source without history begins: the same for every partition that there is now.
     pub(super) fn beginning(&self) -> Result<Position> {
-        let mut beginning = Position::default();
-        for partition in 0..self.discover()? {
-            let offset = match self.options.start {
-                KafkaStart::Earliest => self.watermarks(partition)?.start(),
-                KafkaStart::Latest => self.watermarks(partition)?.end(),
-                KafkaStart::Timestamp(time_ms) => self.offset_at(partition, time_ms)?,
-            };
-            beginning.raise(PartitionId(partition), offset);
+        let partitions = self.discover()?;
+        match self.options.start {
+            KafkaStart::Earliest => self.offsets_at(partitions, rdkafka::Offset::Beginning),
+            KafkaStart::Latest => self.offsets_at(partitions, rdkafka::Offset::End),
+            KafkaStart::Timestamp(time_ms) => self.offsets_at(partitions, rdkafka::Offset::Offset(time_ms)),
         }
-        Ok(beginning)
     }
 
-    /// The ends of all partitions now.
+    /// The ends of all partitions now, without what is not committed.
     pub(super) fn ends(&self) -> Result<Position> {
-        let mut ends = Position::default();
-        for partition in 0..self.discover()? {
-            ends.raise(PartitionId(partition), self.watermarks(partition)?.end());
-        }
-        Ok(ends)
+        self.offsets_at(self.discover()?, rdkafka::Offset::End)
     }
 
     /// The offsets that a partition has: from its oldest record to the end of what is committed.
     pub(super) fn watermarks(&self, partition: u32) -> Result<OffsetRange> {
-        let fetched = self.consumer.fetch_watermarks(self.name(), partition as i32, REQUEST_TIMEOUT);
+        let fetched = self.asker.fetch_watermarks(self.name(), partition as i32, REQUEST_TIMEOUT);
         let (low, high) = self.answered(fetched)?;
         let offset = |offset: i64| Offset(offset.try_into().unwrap_or_default());
         Ok(OffsetRange::new(offset(low), offset(high.max(low))))
     }
 
-    fn offset_at(&self, partition: u32, time_ms: i64) -> Result<Offset> {
-        let mut times = TopicPartitionList::new();
+    /// Where the first `partitions` have their beginning, their end, or their first record from a time on; one request to each
+    /// broker. A time is given as an offset, and its numbers for the beginning and the end are those of ListOffsets in Kafka's
+    /// protocol.
+    fn offsets_at(&self, partitions: u32, place: rdkafka::Offset) -> Result<Position> {
         let wrong = |error| log_error(&self.source, "read", &error);
-        let time = rdkafka::Offset::Offset(time_ms);
-        times.add_partition_offset(self.name(), partition as i32, time).map_err(wrong)?;
-        let found = self.answered(self.consumer.offsets_for_times(times, REQUEST_TIMEOUT))?;
-        match found.find_partition(self.name(), partition as i32).map(|found| found.offset()) {
-            Some(rdkafka::Offset::Offset(offset)) => Ok(Offset(offset.try_into().unwrap_or_default())),
-            _ => Ok(self.watermarks(partition)?.end()),
+        let mut places = TopicPartitionList::new();
+        for partition in 0..partitions {
+            places.add_partition_offset(self.name(), partition as i32, place).map_err(wrong)?;
         }
+        let found = self.answered(self.asker.offsets_for_times(places, REQUEST_TIMEOUT))?;
+        let mut offsets = Position::default();
+        for found in found.elements() {
+            found.error().map_err(wrong)?;
+            let partition = PartitionId(found.partition().unsigned_abs());
+            let offset = match found.offset() {
+                rdkafka::Offset::Offset(offset) => Offset(offset.try_into().unwrap_or_default()),
+                // No record is as young as that.
+                _ => self.watermarks(partition.0)?.end(),
+            };
+            offsets.raise(partition, offset);
+        }
+        Ok(offsets)
     }
 
     /// Number of partitions that the topic has now.
     fn discover(&self) -> Result<u32> {
-        let metadata = self.answered(self.consumer.fetch_metadata(Some(self.name()), REQUEST_TIMEOUT))?;
+        let metadata = self.answered(self.asker.fetch_metadata(Some(self.name()), REQUEST_TIMEOUT))?;
         let found = metadata.topics().first().filter(|found| found.error().is_none() && !found.partitions().is_empty());
         match found {
             Some(found) => {
@@ -450,7 +462,8 @@ impl Topic {
                 Ok(answer)
             }
             Err(error) => {
-                // What the client has reported says more than that the question got no answer.
+                // What the client has to report says more than that the question got no answer.
+                drop(self.asker.poll(Duration::ZERO));
                 let reported = self.reports.broker_trouble();
                 let reason = reported.unwrap_or_else(|| error.to_string());
                 self.reports.set_broker_trouble(Some(reason.clone()));
@@ -557,6 +570,7 @@ impl Readers {
             }
             // Records come to the partitions' own queues; this serves statistics, logs and errors.
             drop(self.topic.consumer.poll(NAP));
+            drop(self.topic.asker.poll(Duration::ZERO));
             let is_suspect = self.topic.state().is_suspect;
             if is_suspect || discovered.elapsed() >= DISCOVERY_INTERVAL {
                 // What is wrong is among the troubles.
