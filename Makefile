@@ -27,6 +27,7 @@ test: setup ## Run every check: format, dependencies, clippy, all tests, documen
 	@scripts/test
 
 test-kafka: setup ## Run the tests that need a real Kafka broker; it is downloaded once and needs Java 17
+	@scripts/setup kcat
 	deploy/kafka/kafka setup
 	cargo test --locked --workspace --test kafka
 

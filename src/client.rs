@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use self::answer::{
-    BatchRun, BatchRuns, Ingested, ResumedPartition, ResumedPartitions, Source, Sources, SqlAnswer, Views,
+    BatchRun, BatchRuns, Ingested, ResumedPartition, ResumedPartitions, Sinks, Source, Sources, SqlAnswer, Views,
 };
 pub(crate) use self::error::{ClientError, Problem};
 
@@ -170,6 +170,11 @@ impl Client {
             }
             answer => Ok(answer?),
         }
+    }
+
+    /// All sinks, each as the status that it is, or as the platform's own text.
+    pub(crate) async fn sinks<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
+        Ok(self.get::<Sinks<T>>(&["v1", "sinks"], &[]).await?.sinks)
     }
 
     /// All sources, each as a [`Source`] or as the platform's own text.

@@ -76,6 +76,15 @@ pub enum Error {
         view: String,
     },
 
+    /// A sink that cannot go on by itself.
+    #[error("sink \"{name}\" cannot send: {reason}")]
+    Sink {
+        /// Name of the sink.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+
     /// The platform is shutting down.
     #[error("the platform is stopping; retry when it runs again")]
     Stopping,
@@ -115,7 +124,9 @@ impl Error {
             Error::Serving(error) => error.kind(),
             Error::Stopping => ErrorKind::Retryable,
             Error::LogBehindHistory { .. } => ErrorKind::Corrupt,
-            Error::System { .. } | Error::Panicked { .. } | Error::Checkpoints(_) => ErrorKind::Internal,
+            Error::System { .. } | Error::Sink { .. } | Error::Panicked { .. } | Error::Checkpoints(_) => {
+                ErrorKind::Internal
+            }
             Error::Overtaken { .. } => ErrorKind::Conflict,
             _ => ErrorKind::Invalid,
         }

@@ -13,7 +13,7 @@ use datafusion::physical_expr::expressions::{BinaryExpr, Column, lit};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream_partitioned};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream, execute_stream_partitioned};
 use tokio::task::JoinSet;
 use watershed_shared::event::{OFFSET_COLUMN, PARTITION_COLUMN};
 use watershed_shared::plan::{RowScan, RowSource, ViewPlan};
@@ -90,10 +90,24 @@ pub async fn states_since(
     start: &Position,
     session: &SessionState,
 ) -> Result<Vec<RecordBatch>> {
-    let files = history.rows(history.files_from(start));
-    let events = Arc::new(EventsSince { files, start: start.clone() });
-    let states = merged_states(view, events, session).await?;
+    let states = merged_states(view, events_since(history, start), session).await?;
     Ok(datafusion::physical_plan::collect(states, session.task_ctx()).await?)
+}
+
+/// As [`states_since`], as they come; of an aggregate a key may occur in several.
+pub async fn stream_states_since(
+    view: &ViewPlan,
+    history: &HistorySnapshot,
+    start: &Position,
+    session: &SessionState,
+) -> Result<SendableRecordBatchStream> {
+    let states = view.partial(events_since(history, start), session).await?;
+    Ok(execute_stream(states, session.task_ctx())?)
+}
+
+fn events_since(history: &HistorySnapshot, start: &Position) -> Arc<dyn RowSource> {
+    let files = history.rows(history.files_from(start));
+    Arc::new(EventsSince { files, start: start.clone() })
 }
 
 /// A plan in which each key of the events occurs once, with all its states merged.

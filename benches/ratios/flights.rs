@@ -36,6 +36,7 @@ pub(crate) fn definitions(views: &[&str], more: &str) -> Result<Vec<Statement>> 
     statements.retain(|statement| match statement {
         Statement::Source(_) => true,
         Statement::View(view) => views.contains(&view.name.as_str()),
+        Statement::Sink(_) => false,
     });
     statements.extend(parse_definitions(more)?);
     Ok(statements)
@@ -45,7 +46,7 @@ pub(crate) fn definitions(views: &[&str], more: &str) -> Result<Vec<Statement>> 
 pub(crate) fn source() -> Result<SourceDefinition> {
     let source = definitions(&[], "")?.into_iter().find_map(|statement| match statement {
         Statement::Source(source) => Some(source),
-        Statement::View(_) => None,
+        Statement::View(_) | Statement::Sink(_) => None,
     });
     source.context("the example has no source")
 }

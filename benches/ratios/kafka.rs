@@ -135,6 +135,7 @@ async fn burst(broker: &Broker, bodies: &[Body]) -> Result<()> {
     let sql = statements.iter().map(|statement| match statement {
         Statement::Source(source) => source.sql.as_str(),
         Statement::View(view) => view.sql.as_str(),
+        Statement::Sink(sink) => sink.sql.as_str(),
     });
     std::fs::write(folder.path().join("watershed.toml"), "http = \"127.0.0.1:0\"\n")?;
     std::fs::write(folder.path().join("flights.sql"), sql.collect::<Vec<_>>().join(";\n"))?;

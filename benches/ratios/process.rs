@@ -67,7 +67,8 @@ impl Process {
     /// How many events of the only source there are in what `ends` names: `offsets`, `applied` or `history_offsets`.
     pub(crate) async fn events_in(&self, ends: &str) -> Result<u64> {
         let sources = self.get("/v1/sources").await?;
-        let source = sources["sources"].as_array().into_iter().flatten().find(|source| source["name"] == flights::SOURCE);
+        let source =
+            sources["sources"].as_array().into_iter().flatten().find(|source| source["name"] == flights::SOURCE);
         let ends = source.and_then(|source| source[ends].as_array()).context("no such offsets")?;
         Ok(ends.iter().filter_map(Value::as_u64).sum())
     }

@@ -118,7 +118,7 @@ async fn view(key: &str, source: &Arc<SourceDefinition>) -> Result<ViewPlan> {
     let sql = format!("CREATE MATERIALIZED VIEW v AS SELECT {selected}, {AGGREGATES} FROM {SOURCE} GROUP BY {key};");
     let views = flights::definitions(&[], &sql)?.into_iter().find_map(|statement| match statement {
         Statement::View(view) => Some(view),
-        Statement::Source(_) => None,
+        Statement::Source(_) | Statement::Sink(_) => None,
     });
     Ok(compile(&views.context("no view")?, Arc::clone(source)).await?)
 }

@@ -7,6 +7,7 @@ use watershed_shared::definition::{Statement, ViewStatement, parse_definitions};
 use watershed_shared::error::Error;
 use watershed_shared::format::{EventDecoder, EventFormat};
 use watershed_shared::plan::compile;
+use watershed_shared::sink::SinkDefinition;
 use watershed_shared::source::SourceDefinition;
 
 use crate::{block_on, law};
@@ -71,6 +72,7 @@ fn assert_text_is_the_same_definition(statement: &Statement) {
     let text = match statement {
         Statement::Source(source) => &source.sql,
         Statement::View(view) => &view.sql,
+        Statement::Sink(sink) => &sink.sql,
     };
     let again = parse_definitions(text).unwrap_or_else(|error| panic!("{text:?} is refused the second time: {error}"));
     match (statement, again.as_slice()) {
@@ -84,6 +86,10 @@ fn assert_text_is_the_same_definition(statement: &Statement) {
         (Statement::View(first), [Statement::View(again)]) => {
             assert_eq!((&first.name, &first.source, &first.options), (&again.name, &again.source, &again.options));
             assert_eq!(first.definition_id(&SOURCE), again.definition_id(&SOURCE));
+        }
+        // Its line is that in the text that was given.
+        (Statement::Sink(first), [Statement::Sink(again)]) => {
+            assert_eq!(&SinkDefinition { line: again.line, ..first.clone() }, again);
         }
         (_, again) => panic!("{text:?} became {again:?}"),
     }

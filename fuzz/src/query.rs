@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use watershed_serving_layer::api::{ApiOptions, router};
 use watershed_serving_layer::{
-    Backend, BatchRun, BatchRunKind, Ingested, QueryEngine, Readiness, Result, ResumedPartition, SourceStatus,
-    ViewStatus, query_runtime,
+    Backend, BatchRun, BatchRunKind, Ingested, QueryEngine, Readiness, Result, ResumedPartition, SinkStatus,
+    SourceStatus, ViewStatus, query_runtime,
 };
 use watershed_shared::budget::MemoryBudget;
 use watershed_shared::config::QueryConfig;
@@ -71,6 +71,10 @@ impl Backend for FixedViews {
     }
 
     fn views(&self) -> Vec<ViewStatus> {
+        Vec::new()
+    }
+
+    fn sinks(&self) -> Vec<SinkStatus> {
         Vec::new()
     }
 

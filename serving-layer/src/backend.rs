@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use watershed_shared::budget::MemoryBudget;
 use watershed_shared::format::EventFormat;
 use watershed_shared::log::ReceiptKey;
+use watershed_shared::sink::SinkMode;
 use watershed_shared::snapshot::SnapshotReceiver;
 use watershed_shared::telemetry::Metrics;
 
@@ -49,6 +50,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `NotFound` for an unknown view. A run that fails is no error: its state says so.
     async fn start_batch_run(&self, view: &str, kind: BatchRunKind, wait: bool) -> Result<BatchRun>;
+
+    /// The sinks, by name.
+    fn sinks(&self) -> Vec<SinkStatus>;
 
     /// Lets partitions that have stopped be read again; with `skip` also those whose next offsets the topic has lost.
     ///
@@ -147,6 +151,30 @@ pub struct SourceStatus {
     /// Offsets whose events, if there were any, a topic lost before they were read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<OffsetGap>,
+}
+
+/// A sink.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SinkStatus {
+    /// Name.
+    pub name: String,
+    /// View whose rows it sends.
+    pub view: String,
+    /// Topic that it sends them to.
+    pub topic: String,
+    /// Definition, without secrets.
+    pub sql: String,
+    /// What it sends; `None` before the view was there.
+    pub mode: Option<SinkMode>,
+    /// First offset of each of the source's partitions that no record of the topic stands for; `None` before the first.
+    pub sent: Option<Vec<u64>>,
+    /// In mode append over windows: those that start before this have been sent, ISO 8601.
+    pub closed_before: Option<String>,
+    /// Records sent since the process has started.
+    pub records: u64,
+    /// What keeps it from sending, with what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// A partition that is read again.

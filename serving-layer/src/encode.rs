@@ -14,6 +14,7 @@
 mod csv;
 mod iso;
 mod json;
+mod records;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
+
+pub use self::records::{records_of, tombstones_of};
 
 use self::csv::CsvEncoder;
 use self::json::{JsonEncoder, value_encoders, value_options};

@@ -122,6 +122,26 @@ pub enum Error {
         reason: String,
     },
 
+    /// The brokers of a sink's topic refused an operation, or gave no answer.
+    #[error("cannot {action} the topic of sink \"{name}\": {reason}")]
+    Sink {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Name of the sink.
+        name: String,
+        /// The client's own words.
+        reason: String,
+    },
+
+    /// A sink that another process has taken over.
+    #[error(
+        "another process has opened the topic of sink \"{name}\" since, and this one sends nothing any more; end one of the two; the next start goes on where the other has stopped"
+    )]
+    SinkFenced {
+        /// Name of the sink.
+        name: String,
+    },
+
     /// A definition that names what the process's environment does not have.
     #[error(
         "a definition names ${{{name}}}, but the environment variable {name} is not set; set it before the platform starts"
@@ -235,8 +255,10 @@ impl Error {
             | Error::RegistryRefused { .. }
             | Error::NewerFormat { .. } => ErrorKind::Invalid,
             Error::NotFound { .. } => ErrorKind::NotFound,
-            Error::Log { .. } | Error::LogClosed { .. } | Error::Registry { .. } => ErrorKind::Retryable,
-            Error::OffsetsLost { .. } => ErrorKind::Conflict,
+            Error::Log { .. } | Error::LogClosed { .. } | Error::Registry { .. } | Error::Sink { .. } => {
+                ErrorKind::Retryable
+            }
+            Error::OffsetsLost { .. } | Error::SinkFenced { .. } => ErrorKind::Conflict,
             Error::LogFull { .. } => ErrorKind::DiskFull,
             Error::Overloaded { .. } => ErrorKind::Overloaded,
             Error::Corrupt { .. } => ErrorKind::Corrupt,

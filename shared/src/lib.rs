@@ -18,6 +18,7 @@ pub mod panics;
 pub mod plan;
 pub mod position;
 pub mod registry;
+pub mod sink;
 pub mod snapshot;
 pub mod source;
 pub mod telemetry;

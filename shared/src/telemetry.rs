@@ -33,6 +33,13 @@ pub struct ViewLabel {
     pub view: String,
 }
 
+/// Label of metrics that a sink has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SinkLabel {
+    /// Name of the sink.
+    pub sink: String,
+}
+
 /// Label of metrics that count refusals.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
@@ -111,6 +118,10 @@ pub struct Metrics {
     pub batch_run_failures: Family<ViewLabel, Counter>,
     /// Groups that differed between the layers, over all handoffs since the start.
     pub audit_drift_groups: Family<ViewLabel, Counter>,
+    /// Records sent to topics, in transactions that were committed.
+    pub sink_records: Family<SinkLabel, Counter>,
+    /// Times that a sink could not send and has begun anew from what its topic has.
+    pub sink_failures: Family<SinkLabel, Counter>,
     /// Duration of queries, refused ones included.
     pub query_duration: Family<OutcomeLabel, Histogram>,
 }
@@ -158,6 +169,8 @@ impl Metrics {
             batch_run_duration: histogram(r, "batch_run_duration", "Duration of succeeded batch runs", long_seconds),
             batch_run_failures: counter(r, "batch_run_failures", "Batch runs that failed"),
             audit_drift_groups: counter(r, "audit_drift_groups", "Groups that differed between the layers"),
+            sink_records: counter(r, "sink_records", "Records that sinks have sent"),
+            sink_failures: counter(r, "sink_failures", "Times that a sink could not send"),
             query_duration: histogram(r, "query_duration", "Duration of queries", seconds),
             registry: Arc::new(registry),
         }

@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod ingest;
 pub(crate) mod output;
 pub(crate) mod run;
+pub(crate) mod sinks;
 pub(crate) mod source;
 pub(crate) mod sql;
 mod state_dir;
@@ -32,7 +33,7 @@ A first hour with Watershed:
 A project is a folder with a watershed.toml (it may be empty) and *.sql files with CREATE SOURCE and CREATE \
 MATERIALIZED VIEW statements.
 
-The client commands (sql, ingest, batch, views, sources) talk to the platform at --url or WATERSHED_URL. Results go \
+The client commands (sql, ingest, batch, views, sources, sinks) talk to the platform at --url or WATERSHED_URL. Results go \
 to standard output, everything else to standard error.
 
 Exit codes: 0 success, 1 failure, 2 a command line that makes no sense, 130 stopped by Ctrl-C.";
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Views(views::ViewsArgs),
     /// Show the sources: how far each log reaches, and how far views and history have followed
     Sources(views::SourcesArgs),
+    /// Show the sinks: how far each has sent its view to its topic
+    Sinks(sinks::SinksArgs),
     /// Let a source that has stopped reading its topic go on
     Source(source::SourceArgs),
 }
@@ -154,6 +157,7 @@ mod tests {
             "watershed batch list --view view --format json",
             "watershed views view --format json",
             "watershed sources",
+            "watershed sinks --format json",
             "watershed source resume edits --skip",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap();
@@ -163,7 +167,7 @@ mod tests {
     #[test]
     fn help_of_each_client_command_shows_an_example() {
         let mut command = Cli::command();
-        for name in ["sql", "ingest", "batch", "views", "sources"] {
+        for name in ["sql", "ingest", "batch", "views", "sources", "sinks"] {
             let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
             assert!(help.contains(&format!("watershed {name}")), "{help}");
         }

@@ -57,6 +57,12 @@ pub(super) struct Sources<T> {
     pub(super) sources: Vec<T>,
 }
 
+/// All sinks, each as a `T`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Sinks<T> {
+    pub(super) sinks: Vec<T>,
+}
+
 /// A source.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Source {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use watershed_serving_layer as serving;
 use watershed_serving_layer::{
     Backend, BatchFailures, BatchRun, BatchRunKind, BatchRunTrigger, BatchSize, ColumnStatus, IngestReport, Ingested,
-    OffsetGap, Readiness, RealtimeStatus, ResumedPartition, RowError, SourceStatus, ViewState, ViewStatus,
+    OffsetGap, Readiness, RealtimeStatus, ResumedPartition, RowError, SinkStatus, SourceStatus, ViewState, ViewStatus,
 };
 use watershed_shared::budget::{MemoryBudget, Reservation};
 use watershed_shared::definition::sql_type_name;
@@ -52,6 +52,12 @@ impl Backend for Platform {
             .filter_map(|(name, entry)| view_status(name, entry, snapshots.get(entry.source.as_str())))
             .map(|view| ViewStatus { batch_failures: self.inner.runs.failures(&view.name), ..view })
             .collect()
+    }
+
+    fn sinks(&self) -> Vec<SinkStatus> {
+        let mut sinks: Vec<SinkStatus> = self.inner.sinks.iter().map(|sink| sink.status()).collect();
+        sinks.sort_by(|one, other| one.name.cmp(&other.name));
+        sinks
     }
 
     fn ingest_budget(&self) -> &Arc<MemoryBudget> {
@@ -112,6 +118,8 @@ impl Backend for Platform {
             }
         }
         detail.extend(self.inner.troubles());
+        let sinks = self.inner.sinks.iter().map(|sink| sink.status());
+        detail.extend(sinks.filter_map(|sink| Some(format!("sink \"{}\": {}", sink.name, sink.trouble?))));
         for snapshot in self.inner.latest_snapshots().values() {
             let stopped = snapshot.failures.iter();
             detail.extend(stopped.map(|(view, reason)| format!("view \"{view}\" is stopped: {reason}")));

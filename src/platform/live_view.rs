@@ -82,13 +82,21 @@ impl LiveView {
         }
     }
 
-    /// Adds the states of the events up to `end` to the realtime view. An event on which the view's SQL fails stops this
-    /// view and no other: one pass over all events would fail on it too.
-    pub(super) fn apply(&mut self, states: States, end: &Position) {
-        let load = |states: Vec<RecordBatch>| self.realtime.load(&states, end).map_err(|error| error.to_string());
-        let Err(failure) = states.and_then(load) else { return };
-        tracing::error!(view = self.plan.name, failure, "view stopped");
-        self.failure = Some(failure);
+    /// Adds the states of the events up to `end` to the realtime view, and gives them back. An event on which the view's SQL
+    /// fails stops this view and no other: one pass over all events would fail on it too.
+    pub(super) fn apply(&mut self, states: States, end: &Position) -> Option<Vec<RecordBatch>> {
+        let load = |states: Vec<RecordBatch>| match self.realtime.load(&states, end) {
+            Ok(()) => Ok(states),
+            Err(error) => Err(error.to_string()),
+        };
+        match states.and_then(load) {
+            Ok(states) => Some(states),
+            Err(failure) => {
+                tracing::error!(view = self.plan.name, failure, "view stopped");
+                self.failure = Some(failure);
+                None
+            }
+        }
     }
 
     /// Stops the view rather than let it answer with an event missing or counted twice.

@@ -5,6 +5,7 @@
 //! | `open` | from definitions and stored state to running tasks |
 //! | `source_task` | dispatch, cuts, history commits, the switch to a new batch version; one task a source |
 //! | `topics` | sources that read Kafka topics |
+//! | `sinks` | what has changed in views, to topics; one task a sink |
 //! | `unarchived` | what waits for history commits, and the commits |
 //! | `checkpoints` | copies of realtime views on disk, for the next start |
 //! | `live_view` | one definition of a view: realtime view, batch view, boundary |
@@ -20,6 +21,7 @@ mod failure;
 mod live_view;
 mod open;
 mod ports;
+mod sinks;
 mod source_task;
 mod topics;
 mod unarchived;
@@ -57,6 +59,7 @@ pub use topics::with_dead_letters;
 
 use self::batch_runs::BatchRuns;
 use self::failure::Failure;
+use self::sinks::Sink;
 use self::source_task::{Command, SourceHandle};
 use crate::error::{Error, Result, with_causes};
 
@@ -82,6 +85,7 @@ struct Inner {
     views: Mutex<BTreeMap<String, ViewEntry>>,
     catalog: tokio::sync::Mutex<Catalog>,
     runs: BatchRuns,
+    sinks: Vec<Arc<Sink>>,
     /// Batch views that have been superseded; their files go when no query reads them.
     retired: Mutex<Vec<Retired>>,
     tasks: Mutex<JoinSet<()>>,

@@ -28,6 +28,7 @@ use watershed_shared::format::EventDecoder;
 use watershed_shared::log::{Log, Partitioner};
 use watershed_shared::plan::{ViewPlan, compile, plan_session};
 use watershed_shared::position::{Boundary, Position};
+use watershed_shared::sink::SinkDefinition;
 use watershed_shared::snapshot::BatchPart;
 use watershed_shared::source::{Connector, SourceDefinition};
 use watershed_shared::telemetry::Metrics;
@@ -36,6 +37,7 @@ use watershed_speed_layer::RealtimeView;
 use super::batch_runs::BatchRuns;
 use super::failure::Failure;
 use super::live_view::LiveView;
+use super::sinks::{self, Changes, Sink, SinkPlan};
 use super::source_task::{Command, Means, NamedView, SourceStart, start};
 use super::topics::{Topics, with_dead_letters};
 use super::watermark::Watermark;
@@ -74,11 +76,12 @@ impl Platform {
             runtime: Arc::new(RuntimeEnv::default()),
             checkpoints: ports.checkpoints.clone(),
         };
-        let (sources, views) = divide(with_dead_letters(statements)?)?;
+        let Definitions { sources, views, sinks } = divide(with_dead_letters(statements)?)?;
         let mut opening = Opening {
             batch_session: plan_session(parallelism(config.batch.parallelism), batch_runtime(&config)?),
             catalog: Catalog::load(&ports.store).await?,
             entries: BTreeMap::new(),
+            sinks: Vec::new(),
             tasks: JoinSet::new(),
             topics: Topics::default(),
             ports,
@@ -88,8 +91,10 @@ impl Platform {
         };
         let mut opened = BTreeMap::new();
         for (name, source) in sources {
-            let views = views.iter().filter(|view| view.source == name).collect();
-            opened.insert(name, opening.source(source, views).await?);
+            let views: Vec<&ViewStatement> = views.iter().filter(|view| view.source == name).collect();
+            let is_of_these = |sink: &&SinkDefinition| views.iter().any(|view| view.name == sink.view);
+            let sinks = sinks.iter().filter(is_of_these).collect();
+            opened.insert(name, opening.source(source, views, sinks).await?);
         }
         fault::point("start.after_sources");
         let names: Vec<String> = opening.entries.keys().cloned().collect();
@@ -104,6 +109,7 @@ impl Platform {
             let mut tasks = super::lock(&platform.inner.tasks);
             tasks.spawn(platform.clone().run_schedules());
             tasks.spawn(platform.clone().sweep_regularly());
+            sinks::start(&platform, &mut tasks);
         }
         platform.catch_up(progress).await;
         Ok(platform)
@@ -214,6 +220,7 @@ struct Opening {
     batch_session: datafusion::execution::session_state::SessionState,
     catalog: Catalog,
     entries: BTreeMap<String, ViewEntry>,
+    sinks: Vec<Arc<Sink>>,
     tasks: JoinSet<()>,
     topics: Topics,
     progress: watch::Sender<String>,
@@ -222,7 +229,12 @@ struct Opening {
 }
 
 impl Opening {
-    async fn source(&mut self, mut source: SourceDefinition, views: Vec<&ViewStatement>) -> Result<Source> {
+    async fn source(
+        &mut self,
+        mut source: SourceDefinition,
+        views: Vec<&ViewStatement>,
+        sinks: Vec<&SinkDefinition>,
+    ) -> Result<Source> {
         let bytes_ahead_max = self.means.config.ingest.tail_bytes;
         let log = self.topics.log(&mut source, &self.ports.store, bytes_ahead_max, &self.progress).await?;
         let source = Arc::new(source);
@@ -254,10 +266,18 @@ impl Opening {
             named.insert(view.name.clone(), self.view(view, &source, &history).await?);
             fault::point("start.after_view");
         }
+        let mut changes: BTreeMap<String, Vec<Arc<Changes>>> = BTreeMap::new();
+        for sink in sinks {
+            let entry = self.entries.get(&sink.view).and_then(|view| view.building.as_ref().or(view.active.as_ref()));
+            SinkPlan::new(sink, &entry.ok_or(Error::Stopping)?.plan)?;
+            let opened = Arc::new(Sink::new(sink.clone(), &source.name, history_end.clone()));
+            changes.entry(sink.view.clone()).or_default().push(Arc::clone(opened.changes()));
+            self.sinks.push(opened);
+        }
         let topic = self.topics.get(&source.name).cloned();
         let decoder = Arc::new(EventDecoder::new(&source)?);
         let partitioner = Partitioner::new(&source)?;
-        let views = SourceStart { source, log, history, views: named, watermark };
+        let views = SourceStart { source, log, history, views: named, watermark, changes };
         let handle = start(views, self.means.clone(), &mut self.tasks);
         Ok(Source { handle, appends, topic, decoder, partitioner, log_failure: Failure::default() })
     }
@@ -417,6 +437,7 @@ impl Opening {
             views: Mutex::new(self.entries),
             catalog: tokio::sync::Mutex::new(self.catalog),
             runs: BatchRuns::default(),
+            sinks: self.sinks,
             retired: Mutex::default(),
             tasks: Mutex::new(self.tasks),
         };
@@ -424,10 +445,19 @@ impl Opening {
     }
 }
 
-/// The sources by name, and the views; each view's source is among them and no name is there twice.
-fn divide(statements: Vec<Statement>) -> Result<(BTreeMap<String, SourceDefinition>, Vec<ViewStatement>)> {
+/// The definitions of a project.
+struct Definitions {
+    /// By name.
+    sources: BTreeMap<String, SourceDefinition>,
+    views: Vec<ViewStatement>,
+    sinks: Vec<SinkDefinition>,
+}
+
+/// The definitions by kind; each view's source is among them, each sink's view, and no name is there twice.
+fn divide(statements: Vec<Statement>) -> Result<Definitions> {
     let mut sources = BTreeMap::new();
     let mut views: Vec<ViewStatement> = Vec::new();
+    let mut sinks: Vec<SinkDefinition> = Vec::new();
     let twice =
         |name: &str| Error::Project { reason: format!("the name \"{name}\" is defined twice; rename one of them") };
     for statement in statements {
@@ -444,6 +474,12 @@ fn divide(statements: Vec<Statement>) -> Result<(BTreeMap<String, SourceDefiniti
                 }
                 views.push(view);
             }
+            Statement::Sink(sink) => {
+                if sinks.iter().any(|other| other.name == sink.name) {
+                    return Err(twice(&sink.name));
+                }
+                sinks.push(sink);
+            }
         }
     }
     let known: Vec<String> = sources.keys().cloned().collect();
@@ -456,7 +492,20 @@ fn divide(statements: Vec<Statement>) -> Result<(BTreeMap<String, SourceDefiniti
             return Err(view.unknown_source(&known).into());
         }
     }
-    Ok((sources, views))
+    for sink in &sinks {
+        if !views.iter().any(|view| view.name == sink.view) {
+            let known: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
+            let reason = format!(
+                "line {}: sink \"{}\" sends view \"{}\", which is not defined; the views are {}",
+                sink.line,
+                sink.name,
+                sink.view,
+                known.join(", ")
+            );
+            return Err(Error::Project { reason });
+        }
+    }
+    Ok(Definitions { sources, views, sinks })
 }
 
 fn schedules(statement: &ViewStatement) -> Result<Schedules> {
@@ -478,12 +527,17 @@ fn schedules(statement: &ViewStatement) -> Result<Schedules> {
 /// # Errors
 /// `Invalid` when a definition cannot work.
 pub async fn check_definitions(statements: Vec<Statement>) -> Result<Vec<ViewPlan>> {
-    let (sources, views) = divide(with_dead_letters(statements)?)?;
-    let mut plans = Vec::with_capacity(views.len());
+    let Definitions { sources, views, sinks } = divide(with_dead_letters(statements)?)?;
+    let mut plans: Vec<ViewPlan> = Vec::with_capacity(views.len());
     for view in &views {
         schedules(view)?;
         if let Some(source) = sources.get(&view.source) {
             plans.push(compile(view, Arc::new(source.clone())).await?);
+        }
+    }
+    for sink in &sinks {
+        if let Some(view) = plans.iter().find(|view| view.name == sink.view) {
+            SinkPlan::new(sink, view)?;
         }
     }
     Ok(plans)

@@ -38,6 +38,7 @@ use watershed_speed_layer::{CheckpointStore, Compacted, RealtimeView};
 use super::checkpoints::{Save, save_all};
 use super::failure::Failure;
 use super::live_view::{LiveId, LiveView};
+use super::sinks::Changes;
 use super::unarchived::{Committer, Unarchived};
 use super::watermark::Watermark;
 use crate::error::{Error, Result, with_causes};
@@ -92,6 +93,8 @@ pub(super) struct SourceStart {
     pub(super) history: History,
     pub(super) views: BTreeMap<String, NamedView>,
     pub(super) watermark: Watermark,
+    /// Where changes of views are collected for their sinks.
+    pub(super) changes: BTreeMap<String, Vec<Arc<Changes>>>,
 }
 
 /// The way to a source's task.
@@ -159,6 +162,7 @@ pub(super) fn start(start: SourceStart, means: Means, tasks: &mut JoinSet<()>) -
         history: start.history.clone(),
         views: start.views,
         watermark: start.watermark,
+        changes: start.changes,
         means,
     };
     task.publish();
@@ -207,6 +211,7 @@ struct SourceTask {
     first_partition: usize,
     watermark: Watermark,
     views: BTreeMap<String, NamedView>,
+    changes: BTreeMap<String, Vec<Arc<Changes>>>,
     snapshots: watch::Sender<Arc<SourceSnapshot>>,
     compactions: JoinSet<(LiveId, Result<Compacted>)>,
     /// The checkpoints being saved, at most once at a time.
@@ -306,7 +311,7 @@ impl SourceTask {
             }
         }
         let views = self.views.values_mut().flat_map(NamedView::live);
-        apply(views.filter(|view| view.failure.is_none()).collect(), &events, &end).await;
+        apply(views.filter(|view| view.failure.is_none()).collect(), &events, &end, &self.changes).await;
         self.count(rows);
         self.unarchived.push(events);
         self.gaps.extend(&lost);
@@ -651,11 +656,19 @@ impl SourceTask {
 }
 
 /// Applies events to views, which compute their states at the same time.
-async fn apply(views: Vec<&mut LiveView>, events: &[RecordBatch], end: &Position) {
+async fn apply(
+    views: Vec<&mut LiveView>,
+    events: &[RecordBatch],
+    end: &Position,
+    changes: &BTreeMap<String, Vec<Arc<Changes>>>,
+) {
     let states = join_all(views.iter().map(|view| tokio::spawn(view.states_of(events.to_vec())))).await;
     for (view, states) in views.into_iter().zip(states) {
         let ended = |error: JoinError| format!("its task has ended: {error}; restart the process");
-        view.apply(states.map_err(ended).flatten(), end);
+        let Some(states) = view.apply(states.map_err(ended).flatten(), end) else { continue };
+        for changes in changes.get(&view.plan.name).into_iter().flatten() {
+            changes.push(&view.plan, &states, end);
+        }
     }
 }
 

@@ -92,6 +92,7 @@ pub fn with_dead_letters(statements: Vec<Statement>) -> Result<Vec<Statement>> {
         let is_taken = |statement: &Statement| match statement {
             Statement::Source(source) => source.name == dead_letters.name,
             Statement::View(view) => view.name == dead_letters.name,
+            Statement::Sink(_) => false,
         };
         if statements.iter().any(is_taken) {
             let reason = format!(

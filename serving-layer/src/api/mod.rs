@@ -123,6 +123,7 @@ fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/", get(status::index))
         .route("/v1/sources", get(status::sources))
+        .route("/v1/sinks", get(status::sinks))
         .route("/v1/sources/{source}/events", post(events::ingest))
         .route("/v1/sources/{source}/resume", post(status::resume_source))
         .route("/v1/sql", post(sql::query))

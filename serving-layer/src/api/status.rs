@@ -14,7 +14,7 @@ use watershed_shared::error::Error as SharedError;
 
 use super::problem::{BATCH_RUN_FAILED, INTERNAL_ERROR, NOT_READY, Problem};
 use super::{Api, body};
-use crate::backend::{BatchRun, BatchRunKind, BatchRunState, SourceStatus, ViewStatus};
+use crate::backend::{BatchRun, BatchRunKind, BatchRunState, SinkStatus, SourceStatus, ViewStatus};
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -22,7 +22,7 @@ const RESUME_EXAMPLE: &str = "{\"skip\": false}";
 const BATCH_RUN_EXAMPLE: &str = "{\"kind\": \"full\"}";
 
 /// Method, path and purpose of every endpoint.
-pub(super) const ENDPOINTS: [(&str, &str, &str); 11] = [
+pub(super) const ENDPOINTS: [(&str, &str, &str); 12] = [
     ("POST", "/v1/sources/{source}/events", "accepts events as NDJSON, JSON, CSV or an Arrow stream"),
     ("POST", "/v1/sql", "answers a SELECT over the views as JSON, CSV or an Arrow stream"),
     ("GET", "/v1/sources", "sources, with the positions of log, views and history"),
@@ -33,6 +33,7 @@ pub(super) const ENDPOINTS: [(&str, &str, &str); 11] = [
     ),
     ("GET", "/v1/views", "views, with their definitions, sizes and last audits"),
     ("GET", "/v1/views/{view}", "one view"),
+    ("GET", "/v1/sinks", "sinks, with up to where each has sent its view"),
     ("POST", "/v1/views/{view}/batch-runs", "starts a batch run; ?wait=true answers after its end"),
     ("GET", "/v1/batch-runs", "batch runs since the start, newest first; ?view= only of one view"),
     ("GET", "/healthz", "whether the process lives"),
@@ -55,6 +56,16 @@ pub(super) struct Sources {
 /// `GET /v1/sources`.
 pub(super) async fn sources(State(api): State<Arc<Api>>) -> Json<Sources> {
     Json(Sources { sources: api.backend.sources() })
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Sinks {
+    sinks: Vec<SinkStatus>,
+}
+
+/// `GET /v1/sinks`.
+pub(super) async fn sinks(State(api): State<Arc<Api>>) -> Json<Sinks> {
+    Json(Sinks { sinks: api.backend.sinks() })
 }
 
 #[derive(Debug, Deserialize)]

@@ -26,6 +26,7 @@ use watershed_shared::cpu::CpuPool;
 use watershed_shared::error::Error as SharedError;
 use watershed_shared::format::EventFormat;
 use watershed_shared::log::ReceiptKey;
+use watershed_shared::sink::SinkMode;
 use watershed_shared::snapshot::SnapshotReceiver;
 use watershed_shared::telemetry::{Metrics, SourceLabel};
 
@@ -72,6 +73,20 @@ impl Default for Budget {
 impl Backend for FakePlatform {
     fn snapshots(&self) -> Vec<(String, SnapshotReceiver)> {
         Vec::new()
+    }
+
+    fn sinks(&self) -> Vec<SinkStatus> {
+        vec![SinkStatus {
+            name: "changes".into(),
+            view: "a".into(),
+            topic: "pages".into(),
+            sql: "CREATE SINK changes FROM a INTO 'pages'".into(),
+            mode: Some(SinkMode::Update),
+            sent: Some(vec![2, 1]),
+            closed_before: None,
+            records: 3,
+            trouble: None,
+        }]
     }
 
     fn sources(&self) -> Vec<SourceStatus> {
@@ -629,6 +644,8 @@ async fn sources_views_and_runs_are_listed() -> TestResult {
     let runs = [("a", 2), ("b", 1)].map(|(view, id)| run(id, view, BatchRunKind::Full, BatchRunState::Succeeded));
     let platform = FakePlatform { views: vec![view("a"), view("b")], runs: runs.into(), ..FakePlatform::default() };
     let fixture = Fixture::new(platform)?;
+    let sinks = fixture.get("/v1/sinks").await?.json();
+    assert_eq!((&sinks["sinks"][0]["mode"], &sinks["sinks"][0]["sent"]), (&json!("update"), &json!([2, 1])));
     let sources = fixture.get("/v1/sources").await?.json();
     assert_eq!(sources["sources"][0]["columns"], json!([{"name": "n", "type": "BIGINT", "nullable": true}]));
     let views = fixture.get("/v1/views").await?.json();

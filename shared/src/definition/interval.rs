@@ -32,12 +32,17 @@ pub(super) fn interval_literal(expr: &Expr) -> Result<IntervalMonthDayNano, Stri
         Some(unit) => format!("{amount} {unit}"),
         None => amount.clone(),
     };
+    parse_interval(&text)
+}
+
+/// The interval that a text such as `1 day 6 hours` says; `Err` says why it says none.
+pub(super) fn parse_interval(text: &str) -> Result<IntervalMonthDayNano, String> {
     // DataFusion would take a bare number as seconds; nobody who reads `INTERVAL '10'` can know that.
     if !text.contains(|c: char| c.is_alphabetic() || c == ':') {
-        return Err(format!("INTERVAL '{}' has no unit", shorten(&text)));
+        return Err(format!("INTERVAL '{}' has no unit", shorten(text)));
     }
-    parse_interval_month_day_nano_config(&text, IntervalParseConfig::new(IntervalUnit::Second))
-        .map_err(|_| format!("INTERVAL '{}' is not an interval", shorten(&text)))
+    parse_interval_month_day_nano_config(text, IntervalParseConfig::new(IntervalUnit::Second))
+        .map_err(|_| format!("INTERVAL '{}' is not an interval", shorten(text)))
 }
 
 /// Days and time of an interval in microseconds; `None` if it has a fraction of one or does not fit.

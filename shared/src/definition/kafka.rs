@@ -1,6 +1,5 @@
 //! The options of `connector = 'kafka'` and the columns `name TYPE METADATA FROM '...'`.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -83,11 +82,18 @@ pub(super) fn kafka_options(
     }
     Ok(Arc::new(KafkaOptions {
         brokers: needed("brokers", "localhost:9092")?,
-        topic: needed("topic", name)?,
+        topic: match options.get("topic") {
+            Some(option) => option.topic()?,
+            None => needed("topic", name)?,
+        },
         format,
         start: start(options)?,
         group: options.text("group_id")?.unwrap_or_else(|| format!("watershed-{name}")),
-        properties: properties(options)?,
+        properties: options.properties(
+            &OWN_PROPERTIES,
+            "decides which records are read",
+            "use the options brokers, group_id and start; the offsets are in the source's history",
+        )?,
         registry,
         schema_file,
         message: options.text("message")?,
@@ -181,21 +187,6 @@ fn start(options: &WithOptions) -> Result<KafkaStart> {
             }
         },
     }
-}
-
-fn properties(options: &WithOptions) -> Result<BTreeMap<String, String>> {
-    let mut properties = BTreeMap::new();
-    for option in options.iter() {
-        let Some(property) = option.name.strip_prefix("kafka.") else { continue };
-        if OWN_PROPERTIES.contains(&property) {
-            let reason =
-                format!("the property {property} decides which records are read, which the platform does itself");
-            let hint = "use the options brokers, group_id and start; the offsets are in the source's history";
-            return Err(refuse(option.at, reason, hint));
-        }
-        properties.insert(property.to_owned(), option.value.clone());
-    }
-    Ok(properties)
 }
 
 fn registry(options: &WithOptions) -> Result<Option<RegistryOptions>> {

@@ -1,7 +1,7 @@
-//! The SQL of a project: `CREATE SOURCE` and `CREATE MATERIALIZED VIEW`, parsed and checked.
+//! The SQL of a project: `CREATE SOURCE`, `CREATE MATERIALIZED VIEW` and `CREATE SINK`, parsed and checked.
 //!
 //! A text goes through four steps: it is split into statements of tokens (`text`), each is parsed by a small grammar on
-//! top of sqlparser's (`source`, `view`), a view's query is checked for what views cannot do (`query`), and
+//! top of sqlparser's (`source`, `view`, `sink`), a view's query is checked for what views cannot do (`query`), and
 //! `tumble` in its GROUP BY is given its meaning (`tumble`, `window`). What needs the source's columns waits for
 //! [`ViewStatement::bind`]; what needs types waits for the planner. Nothing here panics on any input.
 //!
@@ -14,6 +14,7 @@ mod interval;
 mod kafka;
 mod options;
 mod query;
+mod sink;
 mod source;
 mod text;
 mod tumble;
@@ -29,6 +30,7 @@ pub(crate) use kafka::{metadata_type, value_columns};
 pub use tumble::WindowDefinition;
 pub use types::sql_type_name;
 pub use view::{ViewOptions, ViewStatement};
+pub(crate) use window::TUMBLE;
 pub use window::{TumblingWindow, WindowSize, tumble_function};
 
 use datafusion::sql::sqlparser::ast::Ident;
@@ -37,6 +39,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use crate::error::{Error, Result};
+use crate::sink::SinkDefinition;
 use crate::source::SourceDefinition;
 use dialect::DefinitionDialect;
 use text::{StatementText, refuse, shorten, split_statements, take_identifier, take_word};
@@ -52,6 +55,8 @@ pub enum Statement {
     Source(SourceDefinition),
     /// `CREATE MATERIALIZED VIEW`.
     View(ViewStatement),
+    /// `CREATE SINK`.
+    Sink(SinkDefinition),
 }
 
 /// The statements of a definitions text, in its order: any number, separated by semicolons, with comments.
@@ -60,7 +65,7 @@ pub enum Statement {
 /// view's source exists is for the caller, who knows what else is defined.
 ///
 /// # Errors
-/// The first thing that cannot work, as `InvalidDefinition`; also two sources, or two views, of one name.
+/// The first thing that cannot work, as `InvalidDefinition`; also two sources, two views or two sinks of one name.
 pub fn parse_definitions(sql: &str) -> Result<Vec<Statement>> {
     let mut statements: Vec<Statement> = Vec::new();
     for text in split_statements(sql)? {
@@ -83,6 +88,7 @@ impl Statement {
         match self {
             Statement::Source(source) => ("source", &source.name),
             Statement::View(view) => ("view", &view.name),
+            Statement::Sink(sink) => ("sink", &sink.name),
         }
     }
 }
@@ -92,13 +98,15 @@ fn parse_statement(statement: &StatementText) -> Result<Statement> {
     let mut parser = statement.parser(&dialect);
     let (expected, hint) = if !parser.parse_keyword(Keyword::CREATE) {
         (
-            "CREATE SOURCE or CREATE MATERIALIZED VIEW",
+            "CREATE SOURCE, CREATE MATERIALIZED VIEW or CREATE SINK",
             "a definitions file holds nothing else; queries go to the SQL API",
         )
     } else if take_word(&mut parser, "source") {
         return source::parse_source(statement, &mut parser).map(Statement::Source);
     } else if parser.parse_keywords(&[Keyword::MATERIALIZED, Keyword::VIEW]) {
         return view::parse_view(statement, &mut parser).map(Statement::View);
+    } else if take_word(&mut parser, "sink") {
+        return sink::parse_sink(statement, &mut parser).map(Statement::Sink);
     } else {
         let hint = match &parser.peek_token_ref().token {
             Token::Word(word) if word.keyword == Keyword::VIEW => {
@@ -110,7 +118,7 @@ fn parse_statement(statement: &StatementText) -> Result<Statement> {
             Token::Word(word) if word.keyword == Keyword::TABLE => "events come from a source; write CREATE SOURCE",
             _ => "nothing else can be created",
         };
-        ("SOURCE or MATERIALIZED VIEW", hint)
+        ("SOURCE, MATERIALIZED VIEW or SINK", hint)
     };
     Err(statement.expected(&parser, expected, Some(hint)))
 }

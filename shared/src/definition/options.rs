@@ -1,11 +1,16 @@
 //! `WITH (name = value, ...)` of sources and views. A name may have several words with dots between them, as properties
 //! of Kafka's clients have.
 
+use std::collections::BTreeMap;
+
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
 use super::text::{StatementText, refuse, shorten, take_identifier};
 use crate::error::Result;
+
+/// Longest name of a topic; Kafka's limit.
+const TOPIC_BYTES_MAX: usize = 249;
 
 /// The options of one statement, each known and given at most once.
 #[derive(Debug, Default)]
@@ -59,6 +64,23 @@ impl WithOptions {
         self.options.iter()
     }
 
+    /// The properties of librdkafka among the options, `kafka.name = value`.
+    ///
+    /// # Errors
+    /// One of `own`, which the platform sets itself; `because` says what of it, and `hint` what to do.
+    pub(super) fn properties(&self, own: &[&str], because: &str, hint: &str) -> Result<BTreeMap<String, String>> {
+        let mut properties = BTreeMap::new();
+        for option in self.iter() {
+            let Some(property) = option.name.strip_prefix("kafka.") else { continue };
+            if own.contains(&property) {
+                let reason = format!("the property {property} {because}, which the platform does itself");
+                return Err(refuse(option.at, reason, hint));
+            }
+            properties.insert(property.to_owned(), option.value.clone());
+        }
+        Ok(properties)
+    }
+
     /// The text of the option of this name, if given.
     ///
     /// # Errors
@@ -79,6 +101,16 @@ impl WithOption {
             return Err(refuse(self.at, reason, format!("write it in quotes, as {} = '...'", self.name).as_str()));
         }
         Ok(self.value.clone())
+    }
+
+    /// The value as the name of a topic.
+    ///
+    /// # Errors
+    /// What no topic can be called.
+    pub(super) fn topic(&self) -> Result<String> {
+        let name = self.text()?;
+        check_topic(self.at, &name)?;
+        Ok(name)
     }
 
     fn parse(statement: &StatementText, parser: &mut Parser<'_>, known: &[&str]) -> Result<WithOption> {
@@ -106,6 +138,16 @@ impl WithOption {
         parser.advance_token();
         Ok(WithOption { name, value, at, is_text })
     }
+}
+
+/// Refuses what no topic of Kafka can be called.
+pub(super) fn check_topic(at: Location, name: &str) -> Result<()> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.bytes().all(is_allowed) && (1..=TOPIC_BYTES_MAX).contains(&name.len()) && name != "." && name != ".." {
+        return Ok(());
+    }
+    let reason = format!("no topic can be called '{}'", shorten(name));
+    Err(refuse(at, reason, "names of topics are letters, digits, ., _ and -, at most 249"))
 }
 
 /// The words of a name with the dots between them.

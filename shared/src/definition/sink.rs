@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::interval::{day_time_micros, parse_interval};
-use super::options::{WithOption, WithOptions};
+use super::options::{WithOption, WithOptions, check_topic};
 use super::text::{StatementText, refuse, shorten, take_identifier};
 use super::{expect_end, parse_name};
 use crate::error::Result;
@@ -48,6 +48,7 @@ pub(super) fn parse_sink(statement: &StatementText, parser: &mut Parser<'_>) -> 
     let Token::SingleQuotedString(topic) = parser.peek_token_ref().token.clone() else {
         return Err(statement.expected(parser, "the name of a topic in single quotes", None));
     };
+    check_topic(statement.place(parser.peek_token_ref().span), &topic)?;
     parser.advance_token();
     let with_at = statement.place(parser.peek_token_ref().span);
     let options = match parser.parse_keyword(Keyword::WITH) {

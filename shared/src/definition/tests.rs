@@ -100,13 +100,15 @@ fn the_example_of_the_design_is_read_as_it_is_meant() -> TestResult {
 #[test]
 fn the_text_of_a_statement_gives_the_same_definition_again() -> TestResult {
     let text = "/* häßlich */ -- first\n  CREATE SOURCE a (a INT);;\r\n CREATE SOURCE s (\"é\nx\" TEXT) -- last\n;\n\
-                create materialized view v as select 'ü;' || \"é\nx\" as y from s /* done */ ;";
+                create materialized view v as select 'ü;' || \"é\nx\" as y from s /* done */ ;
+                create sink k from v into 't' with (brokers = 'b:1') -- last";
     let statements = parse_definitions(text)?;
     let texts: Vec<&str> = statements
         .iter()
         .map(|statement| match statement {
             Statement::Source(source) => source.sql.as_str(),
             Statement::View(view) => view.sql.as_str(),
+            Statement::Sink(sink) => sink.sql.as_str(),
         })
         .collect();
     assert_eq!(
@@ -115,6 +117,7 @@ fn the_text_of_a_statement_gives_the_same_definition_again() -> TestResult {
             "CREATE SOURCE a (a INT)",
             "CREATE SOURCE s (\"é\nx\" TEXT)",
             "create materialized view v as select 'ü;' || \"é\nx\" as y from s",
+            "create sink k from v into 't' with (brokers = 'b:1')",
         ]
     );
     let again = view(texts[2])?;

@@ -22,7 +22,7 @@ use super::interval::day_time_micros;
 use crate::event::timestamp_type;
 
 /// Name of the function in SQL.
-pub(super) const TUMBLE: &str = "tumble";
+pub(crate) const TUMBLE: &str = "tumble";
 
 /// Days that every month has: an offset up to here moves the start of each month's window by the same time.
 const MONTH_DAYS_MIN: i64 = 28;

@@ -31,13 +31,14 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, Physic
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 
+use super::changes::WindowKey;
 use super::float_extreme::{FloatExtreme, is_float};
 use super::key_columns::key_only_columns;
 use super::rows::{MemoryRows, RowSource, RowTable};
 use super::session::plan_session;
 use super::stages::{Aggregation, ViewKind, ViewPlan};
 use super::stored::stored_type;
-use crate::definition::ViewStatement;
+use crate::definition::{TUMBLE, ViewStatement};
 use crate::error::{Error, Result};
 use crate::event::{OFFSET_COLUMN, PARTITION_COLUMN};
 use crate::panics::catch_panic_of;
@@ -91,6 +92,7 @@ async fn compile_trusting(view: &ViewStatement, source: Arc<SourceDefinition>) -
         kind: pieces.kind,
         finish: pieces.finish,
         key_count: pieces.key_count,
+        window: window_key(view, &analyzed),
         state_schema: pieces.state_schema,
         stored_schema,
         finished_schema: pieces.finished_schema,
@@ -117,6 +119,14 @@ async fn try_out(plan: &ViewPlan, session: &SessionState) -> Result<(), Refusal>
         }
         _ => Ok(()),
     }
+}
+
+/// The key that is the view's window.
+fn window_key(view: &ViewStatement, analyzed: &LogicalPlan) -> Option<WindowKey> {
+    let definition = view.window.as_ref()?;
+    let is_window = |key: &Expr| matches!(unalias(key), Expr::ScalarFunction(call) if call.name() == TUMBLE);
+    let key = find_aggregate(analyzed)?.group_expr.iter().position(is_window)?;
+    Some(WindowKey { key, window: definition.window, time: definition.time.clone() })
 }
 
 /// Why a view cannot be kept, and what to write instead.

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 /// Such a column may come in any type whose values group alike, because nothing computes with it.
 pub(super) fn key_only_columns(input: &LogicalPlan, keys: &[Expr], calls: &[Expr]) -> Result<Vec<usize>> {
     let mut read = BTreeSet::new();
-    let origins = origins(input, &mut read)?;
+    let origins = origins(input, &mut read, &bare_column)?;
     let mut named = BTreeSet::new();
     for key in keys {
         match bare_column(key) {
@@ -26,15 +26,19 @@ pub(super) fn key_only_columns(input: &LogicalPlan, keys: &[Expr], calls: &[Expr
     Ok(named.difference(&read).copied().collect())
 }
 
-/// For each column of `plan` the table's column that it is, if it is one as it stands; `read` gets the columns that
-/// something computes with.
-fn origins(plan: &LogicalPlan, read: &mut BTreeSet<usize>) -> Result<Vec<Option<usize>>> {
+/// For each column of `plan` the table's column that it is, if `named` says so of its expressions; `read` gets the columns
+/// that something computes with.
+pub(super) fn origins(
+    plan: &LogicalPlan,
+    read: &mut BTreeSet<usize>,
+    named: &dyn Fn(&Expr) -> Option<&Column>,
+) -> Result<Vec<Option<usize>>> {
     if let LogicalPlan::TableScan(scan) = plan {
         let every = || (0..scan.source.schema().fields().len()).collect();
         return Ok(scan.projection.clone().unwrap_or_else(every).into_iter().map(Some).collect());
     }
     let input = plan.inputs()[0];
-    let below = origins(input, read)?;
+    let below = origins(input, read, named)?;
     let LogicalPlan::Projection(projection) = plan else {
         for expr in plan.expressions() {
             read_by(&expr, input, &below, read)?;
@@ -43,7 +47,7 @@ fn origins(plan: &LogicalPlan, read: &mut BTreeSet<usize>) -> Result<Vec<Option<
     };
     let mut origins = Vec::with_capacity(projection.expr.len());
     for expr in &projection.expr {
-        let column = bare_column(expr);
+        let column = named(expr);
         if column.is_none() {
             read_by(expr, input, &below, read)?;
         }
@@ -62,7 +66,8 @@ fn read_by(expr: &Expr, input: &LogicalPlan, origins: &[Option<usize>], read: &m
     Ok(())
 }
 
-fn bare_column(expr: &Expr) -> Option<&Column> {
+/// A column as it stands.
+pub(super) fn bare_column(expr: &Expr) -> Option<&Column> {
     match expr {
         Expr::Alias(alias) => bare_column(&alias.expr),
         Expr::Column(column) => Some(column),

@@ -18,6 +18,7 @@
 //! micro-batch.
 
 mod bounded;
+mod changes;
 mod compile;
 mod date_trunc;
 mod explain;
@@ -31,6 +32,7 @@ mod stages;
 mod stored;
 
 pub use bounded::{LengthBound, bounded_length};
+pub use changes::WindowKey;
 pub use compile::compile;
 pub use explain::ExplainedPlans;
 pub use finished::StateParts;

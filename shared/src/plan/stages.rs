@@ -20,6 +20,7 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 
+use super::changes::WindowKey;
 use super::rows::{RowSource, RowTable};
 use crate::definition::DefinitionId;
 use crate::source::SourceDefinition;
@@ -55,6 +56,8 @@ pub struct ViewPlan {
     pub(super) stored_schema: SchemaRef,
     /// Columns of a finished row.
     pub(super) finished_schema: SchemaRef,
+    /// The key that is a window, if one is.
+    pub(super) window: Option<WindowKey>,
     /// Columns of an answer.
     pub(super) output_schema: SchemaRef,
     /// The costs and approximations that a user should know of.

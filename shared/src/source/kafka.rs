@@ -88,17 +88,25 @@ pub struct RegistryOptions {
 impl KafkaOptions {
     /// The definition's text without the secrets that stand in it, for whoever may ask what is defined.
     pub fn without_secrets(&self, sql: &str) -> String {
-        let is_secret = |name: &str| ["password", "secret", "token", "key.pem"].iter().any(|word| name.contains(word));
         let properties = self.properties.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value);
         let registry = self
             .registry
             .iter()
             .flat_map(|registry| registry.login.iter().map(|(_, password)| password).chain(&registry.token));
-        properties
-            .chain(registry)
-            .filter(|secret| !secret.is_empty())
-            .fold(sql.to_owned(), |sql, secret| sql.replace(&format!("'{}'", secret.replace('\'', "''")), "'***'"))
+        without_values(sql, properties.chain(registry))
     }
+}
+
+/// Whether the property of this name is a secret.
+pub(crate) fn is_secret(name: &str) -> bool {
+    ["password", "secret", "token", "key.pem"].iter().any(|word| name.contains(word))
+}
+
+/// A statement's text with stars in place of some of its quoted values.
+pub(crate) fn without_values<'a>(sql: &str, values: impl Iterator<Item = &'a String>) -> String {
+    values
+        .filter(|secret| !secret.is_empty())
+        .fold(sql.to_owned(), |sql, secret| sql.replace(&format!("'{}'", secret.replace('\'', "''")), "'***'"))
 }
 
 impl RecordMetadata {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::TimestampMicrosecondType;
@@ -46,6 +46,7 @@ impl Example {
                     view.options.batch = None;
                     views.push(view);
                 }
+                Statement::Sink(sink) => bail!("the example has a sink, \"{}\"", sink.name),
             }
         }
         let source = sources.pop().context("the example defines no source")?;

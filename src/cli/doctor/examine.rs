@@ -321,7 +321,7 @@ async fn used_definitions(place: &Place, catalog: Option<&Catalog>) -> BTreeMap<
         .clone()
         .filter_map(|statement| match statement {
             Statement::Source(source) => Some((source.name.as_str(), source)),
-            Statement::View(_) => None,
+            Statement::View(_) | Statement::Sink(_) => None,
         })
         .collect();
     for statement in statements {

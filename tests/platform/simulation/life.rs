@@ -70,8 +70,9 @@ fn process<T>(world: &Arc<World>, work: impl Future<Output = T>) -> Option<T> {
             ended = work => Some(ended),
         }
     });
-    // All its tasks end at the await where they are.
-    drop(runtime);
+    // All its tasks end at the await where they are. The Delta library waits for the store on threads of its own, which
+    // nobody answers any more after a death: they are left to wait.
+    runtime.shutdown_background();
     world.bury();
     ended
 }
