@@ -136,6 +136,7 @@ async fn snapshot() -> SourceSnapshot {
         source: Arc::clone(&source),
         applied: Position::new(vec![Offset(events.num_rows() as u64)]),
         watermark_us: Some(0),
+        timeless: Vec::new(),
         gaps: Default::default(),
         views: Default::default(),
         failures: Default::default(),

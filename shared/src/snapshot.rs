@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::watch;
 
 use crate::plan::{RowSource, StateParts, ViewPlan};
-use crate::position::{BatchVersion, Boundary, Gap, Position};
+use crate::position::{BatchVersion, Boundary, Gap, PartitionId, Position};
 use crate::source::SourceDefinition;
 
 /// The latest snapshot of a source, and a way to wait for a later one.
@@ -26,6 +26,8 @@ pub struct SourceSnapshot {
     pub applied: Position,
     /// Event time before which no more events are expected; microseconds since the epoch.
     pub watermark_us: Option<i64>,
+    /// Partitions that have had no event with a time: the watermark says nothing of them.
+    pub timeless: Vec<PartitionId>,
     /// Offsets below `applied` whose events, if there were any, the log lost.
     pub gaps: Vec<Gap>,
     /// The views that can be asked, by name.

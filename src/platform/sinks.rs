@@ -238,7 +238,12 @@ impl SinkTask {
                     (is_in_step, committed) = (true, instant());
                     continue;
                 }
-                found = self.step(&snapshot, view, &plan, sent.as_ref())?;
+                found = match self.step(&snapshot, view, &plan, sent.as_ref())? {
+                    Step::Send { next, .. } if next.closed_before.is_some() && !self.may_close(&snapshot).await? => {
+                        Step::Nothing
+                    }
+                    found => found,
+                };
             }
             match found {
                 Step::Unknown => {
@@ -261,6 +266,16 @@ impl SinkTask {
                 () = sleep(REFRESH_INTERVAL) => {}
             }
         }
+    }
+
+    /// Whether windows are closed where the watermark says so. It says nothing of a partition whose first event is still to
+    /// come; if there are any in the log already, they may be as old as the others' first.
+    async fn may_close(&self, snapshot: &SourceSnapshot) -> Result<bool> {
+        if snapshot.timeless.is_empty() {
+            return Ok(true);
+        }
+        let accepted = self.platform.inner.source(&self.sink.source)?.accepted().await;
+        Ok(snapshot.timeless.iter().all(|partition| snapshot.applied.get(*partition) >= accepted.get(*partition)))
     }
 
     /// The view, if it can be asked, and how it is sent.

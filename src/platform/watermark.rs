@@ -40,6 +40,13 @@ impl Watermark {
         &self.max_event_times_us
     }
 
+    /// Those of the first `partitions` of which no event time is known.
+    pub(super) fn timeless(&self, partitions: u32) -> Vec<PartitionId> {
+        let is_unknown =
+            |partition: &PartitionId| self.max_event_times_us.get(partition.index()).is_none_or(Option::is_none);
+        (0..partitions).map(PartitionId).filter(is_unknown).collect()
+    }
+
     /// The slowest partition's largest event time less the delay; partitions without events do not hold it back.
     pub(super) fn current_us(&self) -> Option<i64> {
         let delay_us = self.definition.as_ref()?.delay_us;
