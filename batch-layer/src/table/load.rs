@@ -90,6 +90,10 @@ impl StoredTable {
             return self.apply(0, &actions);
         }
         if self.log.is_delta_table_location().await.map_err(|error| self.delta_error("open", error))? {
+            // A remote store may have carried out the first commit of a dead process just now.
+            if let Some(actions) = self.read_commit(0).await? {
+                return self.apply(0, &actions);
+            }
             return self.load_base(None, false).await;
         }
         let files = self.store.list(&self.store.path(&self.folder)).await?;
