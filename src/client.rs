@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
+use watershed_serving_layer::Replayed;
 
 use self::answer::{
     BatchRun, BatchRuns, Ingested, ResumedPartition, ResumedPartitions, Sinks, Source, Sources, SqlAnswer, Views,
@@ -212,11 +213,25 @@ impl Client {
         Ok(self.get::<BatchRuns<T>>(&["v1", "batch-runs"], &filter).await?.batch_runs)
     }
 
-    /// Lets partitions of a source that have stopped go on; with `skip` also without offsets that the topic has lost.
-    pub(crate) async fn resume_source(&self, source: &str, skip: bool) -> Result<Vec<ResumedPartition>> {
+    /// Lets partitions of a source that have stopped go on; with `skip` also without offsets that the topic has lost, with
+    /// `from_history` without those whose events the history has.
+    pub(crate) async fn resume_source(
+        &self,
+        source: &str,
+        skip: bool,
+        from_history: bool,
+    ) -> Result<Vec<ResumedPartition>> {
         let url = self.endpoint(&["v1", "sources", source, "resume"])?;
-        let request = self.http.post(url).json(&json!({ "skip": skip }));
+        let request = self.http.post(url).json(&json!({ "skip": skip, "from_history": from_history }));
         Ok(self.fetch::<ResumedPartitions>(request, Retry::changing()).await?.resumed)
+    }
+
+    /// Writes a source's dead letters to its topic again; with `dry_run` only counts them.
+    pub(crate) async fn replay_dead_letters(&self, source: &str, dry_run: bool) -> Result<Replayed> {
+        let url = self.endpoint(&["v1", "sources", source, "dead-letters", "replay"])?;
+        self.fetch(self.http.post(url).json(&json!({ "dry_run": dry_run })), Retry::changing())
+            .await
+            .map_err(Into::into)
     }
 
     /// Starts a batch run; with `wait`, returns after its end and fails when it failed.

@@ -43,6 +43,7 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Ingest(args) => cli::ingest::execute(args).await,
         Command::Batch(args) => cli::batch::execute(args).await,
         Command::Views(args) => cli::views::execute_views(args).await,
+        Command::DeadLetters(args) => cli::dead_letters::execute(args).await,
         Command::Sinks(args) => cli::sinks::execute(args).await,
         Command::Sources(args) => cli::views::execute_sources(args).await,
         Command::Source(args) => cli::source::execute(args).await,

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 use watershed_serving_layer::api::{ApiOptions, router};
 use watershed_serving_layer::{
-    Backend, BatchRun, BatchRunKind, Ingested, QueryEngine, Readiness, Result, ResumedPartition, SinkStatus,
+    Backend, BatchRun, BatchRunKind, Ingested, QueryEngine, Readiness, Replayed, Result, ResumedPartition, SinkStatus,
     SourceStatus, ViewStatus, query_runtime,
 };
 use watershed_shared::budget::MemoryBudget;
@@ -23,7 +23,7 @@ use watershed_shared::config::QueryConfig;
 use watershed_shared::cpu::CpuPool;
 use watershed_shared::definition::{Statement, parse_definitions};
 use watershed_shared::format::{EventDecoder, EventFormat};
-use watershed_shared::log::ReceiptKey;
+use watershed_shared::log::{ReceiptKey, Without};
 use watershed_shared::plan::{PartialProgram, compile};
 use watershed_shared::position::{Boundary, Offset, Position};
 use watershed_shared::snapshot::{RealtimeSize, SnapshotReceiver, SourceSnapshot, ViewSnapshot};
@@ -86,8 +86,12 @@ impl Backend for FixedViews {
         panic!("a query sends events")
     }
 
-    async fn resume_source(&self, _source: &str, _skip: bool) -> Result<Vec<ResumedPartition>> {
+    async fn resume_source(&self, _source: &str, _without: Without) -> Result<Vec<ResumedPartition>> {
         Ok(Vec::new())
+    }
+
+    async fn replay_dead_letters(&self, _source: &str, _dry_run: bool) -> Result<Replayed> {
+        panic!("a query replays dead letters")
     }
 
     async fn start_batch_run(&self, _view: &str, _kind: BatchRunKind, _wait: bool) -> Result<BatchRun> {

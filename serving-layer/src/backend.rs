@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use watershed_shared::budget::MemoryBudget;
 use watershed_shared::format::EventFormat;
-use watershed_shared::log::ReceiptKey;
+use watershed_shared::log::{ReceiptKey, Without};
 use watershed_shared::sink::SinkMode;
 use watershed_shared::snapshot::SnapshotReceiver;
 use watershed_shared::telemetry::Metrics;
@@ -59,7 +59,10 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `NotFound` for an unknown source, `Invalid` for one that reads no topic, `Conflict` when a partition cannot go on
     /// like this, `Retryable` when the brokers cannot be reached; nothing is resumed then.
-    async fn resume_source(&self, source: &str, skip: bool) -> Result<Vec<ResumedPartition>>;
+    async fn resume_source(&self, source: &str, without: Without) -> Result<Vec<ResumedPartition>>;
+
+    /// Writes a source's dead letters to its topic again that were not before; with `dry_run` only counts them.
+    async fn replay_dead_letters(&self, source: &str, dry_run: bool) -> Result<Replayed>;
 
     /// Batch runs since the start of the process, newest first; bounded.
     fn batch_runs(&self) -> Vec<BatchRun>;
@@ -175,6 +178,15 @@ pub struct SinkStatus {
     /// What keeps it from sending, with what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+/// Dead letters that were written to their topic again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// How many; or how many would be.
+    pub replayed: u64,
+    /// Whether nothing was written.
+    pub dry_run: bool,
 }
 
 /// A partition that is read again.

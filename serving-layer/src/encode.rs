@@ -26,7 +26,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 
-pub use self::records::{records_of, tombstones_of};
+pub use self::records::{objects_of, records_of, tombstones_of};
 
 use self::csv::CsvEncoder;
 use self::json::{JsonEncoder, value_encoders, value_options};

@@ -122,24 +122,24 @@ pub enum Error {
         reason: String,
     },
 
-    /// The brokers of a sink's topic refused an operation, or gave no answer.
-    #[error("cannot {action} the topic of sink \"{name}\": {reason}")]
-    Sink {
+    /// The brokers of a topic that is written in transactions refused an operation, or gave no answer.
+    #[error("cannot {action} the topic of {what}: {reason}")]
+    Transaction {
         /// What was tried, as a verb.
         action: &'static str,
-        /// Name of the sink.
-        name: String,
+        /// Who writes, as `sink "changes"`.
+        what: String,
         /// The client's own words.
         reason: String,
     },
 
-    /// A sink that another process has taken over.
+    /// A writer whose topic another process has taken over.
     #[error(
-        "another process has opened the topic of sink \"{name}\" since, and this one sends nothing any more; end one of the two; the next start goes on where the other has stopped"
+        "another process has opened the topic of {what} since, and this one sends nothing any more; end one of the two; the next start goes on where the other has stopped"
     )]
-    SinkFenced {
-        /// Name of the sink.
-        name: String,
+    Fenced {
+        /// Who writes, as `sink "changes"`.
+        what: String,
     },
 
     /// A definition that names what the process's environment does not have.
@@ -153,15 +153,24 @@ pub enum Error {
 
     /// Events for a source that takes none from clients.
     #[error(
-        "source \"{name}\" reads a Kafka topic and takes no events over HTTP; nothing was accepted; write them to the topic"
+        "source \"{name}\" reads a Kafka topic and takes no events over HTTP; nothing was accepted; write them to the topic, or define the source with http_ingest = true"
     )]
     NotIngestible {
         /// Name of the source.
         name: String,
     },
 
+    /// A request that is to be remembered, for a source that can remember none.
+    #[error(
+        "source \"{name}\" writes events to a Kafka topic, which cannot remember requests; nothing was accepted; send without Idempotency-Key, Producer-Id and Producer-Sequence, or with a producer of Kafka's own"
+    )]
+    NotRemembering {
+        /// Name of the source.
+        name: String,
+    },
+
     /// Something that only sources of Kafka topics have.
-    #[error("source \"{name}\" reads no Kafka topic, so there is nothing to resume")]
+    #[error("source \"{name}\" reads no Kafka topic, so there is nothing to resume or to replay")]
     NoTopic {
         /// Name of the source.
         name: String,
@@ -248,6 +257,7 @@ impl Error {
             | Error::InvalidDefinition { .. }
             | Error::UnreadableEvents { .. }
             | Error::NotIngestible { .. }
+            | Error::NotRemembering { .. }
             | Error::NoTopic { .. }
             | Error::MissingVariable { .. }
             | Error::RecordSchema { .. }
@@ -255,10 +265,10 @@ impl Error {
             | Error::RegistryRefused { .. }
             | Error::NewerFormat { .. } => ErrorKind::Invalid,
             Error::NotFound { .. } => ErrorKind::NotFound,
-            Error::Log { .. } | Error::LogClosed { .. } | Error::Registry { .. } | Error::Sink { .. } => {
+            Error::Log { .. } | Error::LogClosed { .. } | Error::Registry { .. } | Error::Transaction { .. } => {
                 ErrorKind::Retryable
             }
-            Error::OffsetsLost { .. } | Error::SinkFenced { .. } => ErrorKind::Conflict,
+            Error::OffsetsLost { .. } | Error::Fenced { .. } => ErrorKind::Conflict,
             Error::LogFull { .. } => ErrorKind::DiskFull,
             Error::Overloaded { .. } => ErrorKind::Overloaded,
             Error::Corrupt { .. } => ErrorKind::Corrupt,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use kafka::TransactionalTopic;
+pub use kafka::{TransactionalTarget, TransactionalTopic};
 pub use records::Records;
 
 use crate::source::without_values;
@@ -52,6 +52,17 @@ pub enum SinkMode {
 }
 
 impl SinkDefinition {
+    /// Where it writes.
+    pub fn target(&self) -> TransactionalTarget {
+        TransactionalTarget {
+            what: format!("sink \"{}\"", self.name),
+            name: self.name.clone(),
+            topic: self.topic.clone(),
+            brokers: self.brokers.clone(),
+            properties: Arc::clone(&self.properties),
+        }
+    }
+
     /// The definition's text without the secrets that stand in it, for whoever may ask what is defined.
     pub fn without_secrets(&self) -> String {
         without_values(&self.sql, secret_values(&self.properties))

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod check;
+pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod ingest;
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Sources(views::SourcesArgs),
     /// Show the sinks: how far each has sent its view to its topic
     Sinks(sinks::SinksArgs),
+    /// Give records of a topic that were no events another chance
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Let a source that has stopped reading its topic go on
     Source(source::SourceArgs),
 }
@@ -159,6 +162,8 @@ mod tests {
             "watershed sources",
             "watershed sinks --format json",
             "watershed source resume edits --skip",
+            "watershed source resume edits --from-history",
+            "watershed dead-letters replay edits --dry-run",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap();
         }

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use watershed_serving_layer as serving;
 use watershed_serving_layer::{
     Backend, BatchFailures, BatchRun, BatchRunKind, BatchRunTrigger, BatchSize, ColumnStatus, IngestReport, Ingested,
-    OffsetGap, Readiness, RealtimeStatus, ResumedPartition, RowError, SinkStatus, SourceStatus, ViewState, ViewStatus,
+    OffsetGap, Readiness, RealtimeStatus, Replayed, ResumedPartition, RowError, SinkStatus, SourceStatus, ViewState,
+    ViewStatus,
 };
 use watershed_shared::budget::{MemoryBudget, Reservation};
 use watershed_shared::definition::sql_type_name;
@@ -18,14 +19,14 @@ use watershed_shared::disk::free_bytes;
 use watershed_shared::error::{Error as SharedError, ErrorKind};
 use watershed_shared::fault::has_defect;
 use watershed_shared::format::EventFormat;
-use watershed_shared::log::{Appended, Receipt, ReceiptKey};
-use watershed_shared::position::{Gap, PartitionId, Position, PositionToken};
+use watershed_shared::log::{Appended, Receipt, ReceiptKey, Without};
+use watershed_shared::position::{Gap, Position, PositionToken};
 use watershed_shared::snapshot::{SnapshotReceiver, SourceSnapshot};
 use watershed_shared::source::Connector;
 use watershed_shared::telemetry::{DiskLabel, Metrics, OperationLabel, PartitionLabel, SourceLabel, ViewLabel};
 use watershed_shared::time::{iso_timestamp, now, now_us};
 
-use super::{Inner, Platform, Source, ViewEntry};
+use super::{Appends, Inner, Platform, Source, ViewEntry};
 use crate::error::{Error, Result, with_causes};
 
 /// Refused rows that an answer lists.
@@ -74,17 +75,21 @@ impl Backend for Platform {
         Ok(self.accept_once(source, format, body, key).await?)
     }
 
-    async fn resume_source(&self, source: &str, skip: bool) -> serving::Result<Vec<ResumedPartition>> {
+    async fn resume_source(&self, source: &str, without: Without) -> serving::Result<Vec<ResumedPartition>> {
         let source = self.inner.source(source).map_err(serving::Error::from)?;
         let name = &source.handle.source.name;
         let topic = source.topic.as_ref().ok_or_else(|| SharedError::NoTopic { name: name.clone() })?;
-        let resumed = topic.resume(skip).await?;
-        tracing::info!(source = name, skip, ?resumed, "resumed by an operator");
+        let resumed = topic.resume(without).await?;
+        tracing::info!(source = name, ?without, ?resumed, "resumed by an operator");
         let resumed = resumed.into_iter().map(|(partition, lost)| ResumedPartition {
             partition: partition.0,
             lost: lost.map(|range| OffsetGap::from(&Gap { partition, range })),
         });
         Ok(resumed.collect())
+    }
+
+    async fn replay_dead_letters(&self, source: &str, dry_run: bool) -> serving::Result<Replayed> {
+        Ok(self.replay(source, dry_run).await?)
     }
 
     async fn start_batch_run(&self, view: &str, kind: BatchRunKind, wait: bool) -> serving::Result<BatchRun> {
@@ -180,8 +185,12 @@ impl Platform {
             return Err(Error::Stopping);
         }
         let name = &source.handle.source.name;
-        if source.appends.is_none() {
-            return Err(SharedError::NotIngestible { name: name.clone() }.into());
+        match &source.appends {
+            None => return Err(SharedError::NotIngestible { name: name.clone() }.into()),
+            Some(Appends::Topic(_)) if key.is_some() => {
+                return Err(SharedError::NotRemembering { name: name.clone() }.into());
+            }
+            Some(_) => {}
         }
         let key = key.map(|key| (Receipt::content_of(name, format, &body), key));
         let decoder = Arc::clone(&source.decoder);
@@ -203,8 +212,7 @@ impl Platform {
             0 => None,
             _ => Some(self.inner.reserve(decoded.events.get_array_memory_size(), body_bytes)?),
         };
-        let batches = source.partitioner.split(&decoded.events)?;
-        let ingested = source.append(batches, report, key).await;
+        let ingested = source.append(&decoded.events, report, key).await;
         if accepted > 0 {
             source.log_failure.set(self.inner.append_failure(ingested.as_ref().err()));
         }
@@ -225,16 +233,23 @@ impl Source {
     /// request is remembered, also when none of its rows was accepted, so that a producer can go on behind it.
     async fn append(
         &self,
-        batches: Vec<(PartitionId, RecordBatch)>,
+        events: &RecordBatch,
         report: IngestReport,
         key: Option<(u64, ReceiptKey)>,
     ) -> Result<Ingested> {
         let name = &self.handle.source.name;
-        let log = self.appends.as_ref().ok_or_else(|| SharedError::NotIngestible { name: name.clone() })?;
         let at = |report: IngestReport, position: Position| {
             let token = PositionToken { source: name.clone(), position };
             IngestReport { position: token.to_string(), ..report }
         };
+        let log = match &self.appends {
+            None => return Err(SharedError::NotIngestible { name: name.clone() }.into()),
+            Some(Appends::Topic(gateway)) => {
+                return Ok(Ingested { report: at(report, gateway.write(events).await?), replayed: false });
+            }
+            Some(Appends::Log(log)) => log,
+        };
+        let batches = self.partitioner.split(events)?;
         let Some((content, key)) = key else {
             let position = match batches.is_empty() {
                 true => Position::beginning(self.handle.source.partitions),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `open` | from definitions and stored state to running tasks |
 //! | `source_task` | dispatch, cuts, history commits, the switch to a new batch version; one task a source |
-//! | `topics` | sources that read Kafka topics |
+//! | `topics`, `gateway` | sources that read Kafka topics, and events over HTTP that go to them |
 //! | `sinks` | what has changed in views, to topics; one task a sink |
 //! | `unarchived` | what waits for history commits, and the commits |
 //! | `checkpoints` | copies of realtime views on disk, for the next start |
@@ -18,9 +18,11 @@ mod batch_run;
 mod batch_runs;
 mod checkpoints;
 mod failure;
+mod gateway;
 mod live_view;
 mod open;
 mod ports;
+mod replay;
 mod sinks;
 mod source_task;
 mod topics;
@@ -59,6 +61,7 @@ pub use topics::with_dead_letters;
 
 use self::batch_runs::BatchRuns;
 use self::failure::Failure;
+use self::gateway::Gateway;
 use self::sinks::Sink;
 use self::source_task::{Command, SourceHandle};
 use crate::error::{Error, Result, with_causes};
@@ -86,6 +89,8 @@ struct Inner {
     catalog: tokio::sync::Mutex<Catalog>,
     runs: BatchRuns,
     sinks: Vec<Arc<Sink>>,
+    /// Held while dead letters are replayed.
+    replays: tokio::sync::Mutex<()>,
     /// Batch views that have been superseded; their files go when no query reads them.
     retired: Mutex<Vec<Retired>>,
     tasks: Mutex<JoinSet<()>>,
@@ -95,13 +100,22 @@ struct Inner {
 struct Source {
     handle: SourceHandle,
     /// Where events go that are sent to the source; `None` if none can be.
-    appends: Option<Arc<dyn AppendLog>>,
+    appends: Option<Appends>,
     /// The topic that the source reads.
     topic: Option<KafkaTopic>,
     decoder: Arc<EventDecoder>,
     partitioner: Partitioner,
     /// Why the log refused the last events, if it did.
     log_failure: Failure,
+}
+
+/// Where events go that are sent to a source.
+#[derive(Debug)]
+enum Appends {
+    /// To its log.
+    Log(Arc<dyn AppendLog>),
+    /// To the topic that it reads.
+    Topic(Gateway),
 }
 
 /// What the platform knows of a view besides its snapshots.

@@ -36,12 +36,15 @@ use watershed_speed_layer::RealtimeView;
 
 use super::batch_runs::BatchRuns;
 use super::failure::Failure;
+use super::gateway::Gateway;
 use super::live_view::LiveView;
 use super::sinks::{self, Changes, Sink, SinkPlan};
 use super::source_task::{Command, Means, NamedView, SourceStart, start};
 use super::topics::{Topics, with_dead_letters};
 use super::watermark::Watermark;
-use super::{Definition, Inner, Platform, Ports, Schedules, Source, ViewEntry, ask, checkpoints, states_folder};
+use super::{
+    Appends, Definition, Inner, Platform, Ports, Schedules, Source, ViewEntry, ask, checkpoints, states_folder,
+};
 use crate::error::{Error, Result, with_causes};
 
 impl Platform {
@@ -239,11 +242,19 @@ impl Opening {
         let log = self.topics.log(&mut source, &self.ports.store, bytes_ahead_max, &self.progress).await?;
         let source = Arc::new(source);
         let history = History::open(&self.ports.store, &source).await?;
+        let mut decoder = EventDecoder::new(&source)?;
         let (log, appends): (Arc<dyn Log>, _) = match log {
-            Some(log) => (log, None),
+            Some(log) => match &source.connector {
+                Connector::Kafka(options) if options.http_ingest => {
+                    let (gateway, sent) = Gateway::open(&source, options)?;
+                    decoder = sent;
+                    (log, Some(Appends::Topic(gateway)))
+                }
+                _ => (log, None),
+            },
             None => {
                 let log = self.ports.logs.log(&source)?;
-                (Arc::clone(&log) as Arc<dyn Log>, Some(log))
+                (Arc::clone(&log) as Arc<dyn Log>, Some(Appends::Log(log)))
             }
         };
         let history_end = history.known().end().clone();
@@ -275,7 +286,7 @@ impl Opening {
             self.sinks.push(opened);
         }
         let topic = self.topics.get(&source.name).cloned();
-        let decoder = Arc::new(EventDecoder::new(&source)?);
+        let decoder = Arc::new(decoder);
         let partitioner = Partitioner::new(&source)?;
         let views = SourceStart { source, log, history, views: named, watermark, changes };
         let handle = start(views, self.means.clone(), &mut self.tasks);
@@ -438,6 +449,7 @@ impl Opening {
             catalog: tokio::sync::Mutex::new(self.catalog),
             runs: BatchRuns::default(),
             sinks: self.sinks,
+            replays: tokio::sync::Mutex::default(),
             retired: Mutex::default(),
             tasks: Mutex::new(self.tasks),
         };

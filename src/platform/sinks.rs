@@ -205,7 +205,7 @@ impl SinkTask {
             self.metrics.sink_failures.get_or_create(&label).inc();
             match error {
                 Error::Stopping => return,
-                Error::Shared(SharedError::SinkFenced { .. }) => {
+                Error::Shared(SharedError::Fenced { .. }) => {
                     tracing::error!(sink = name, "{reason}");
                     return;
                 }
@@ -217,8 +217,8 @@ impl SinkTask {
 
     /// Opens the topic, and sends from where it is until something fails.
     async fn send_from_here(&self) -> Result<Infallible> {
-        let definition = self.sink.definition.clone();
-        let opened = blocking(move || TransactionalTopic::open(&definition)).await;
+        let target = self.sink.definition.target();
+        let opened = blocking(move || TransactionalTopic::open(&target)).await;
         let (mut topic, progress) = opened.map_err(|_| Error::Panicked { what: "opening a sink's topic" })??;
         let mut sent = progress.as_deref().map(Progress::parse).transpose().map_err(|reason| self.unusable(reason))?;
         let name = &self.sink.definition.name;

@@ -2,6 +2,7 @@
 //! is shown on librdkafka's mock cluster, by the log's own tests.
 
 mod broker;
+mod gateway;
 mod harness;
 mod kcat;
 mod offsets;

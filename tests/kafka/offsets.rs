@@ -205,3 +205,58 @@ async fn a_topic_made_anew_is_not_taken_for_the_old_one() -> Result<()> {
     }
     Ok(())
 }
+
+/// The dead letters are behind the events when the topic loses what comes next for them: the history has the events, so nothing
+/// of them is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_whose_events_are_in_the_history_are_no_gap_in_it() -> Result<()> {
+    let broker = Broker::start()?;
+    broker.create_topic("t", 1)?;
+    let mut platform = Platform::start_with("numbers", &numbers(&broker.address, ""), SETTINGS)?;
+    let producer = broker.producer(None)?;
+    let log = platform.folder.path().join("data/store/history/numbers__dead_letters/_delta_log");
+    let commits = || -> Result<Vec<std::path::PathBuf>> {
+        let mut files = std::fs::read_dir(&log)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+        files.sort();
+        Ok(files)
+    };
+    for values in [0..10, 10..20] {
+        let before = commits()?.len();
+        produce(&producer, "t", 1, records(values))?;
+        platform.expect(&broker.end("t", 1)?);
+        let started = std::time::Instant::now();
+        while commits()?.len() == before {
+            ensure!(started.elapsed() < TIMEOUT, "the dead letters' history has not moved");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        platform.command(&["batch", "run", "totals"])?;
+    }
+    platform.stop()?;
+    // As if their last commit had not come.
+    std::fs::remove_file(commits()?.last().ok_or_else(|| anyhow::anyhow!("no commit"))?)?;
+    broker.delete_records("t", 0, 20)?;
+    platform.start_again()?;
+    wait_for(&platform, "a halt", |source| !source.troubles.is_empty()).await?;
+    ensure!(platform.command(&["source", "resume", "numbers"]).is_err(), "resumed unasked");
+    let resumed = platform.command(&["source", "resume", "numbers", "--from-history"])?;
+    ensure!(resumed.contains("resumed without offsets 10 to 19"), "{resumed}");
+    produce(&producer, "t", 1, records(20..25))?;
+    platform.expect(&broker.end("t", 1)?);
+    let answer = platform.ask("SELECT events, n FROM totals").await?;
+    ensure!(answer.complete, "the events' history has a gap");
+    ensure!(totals(&platform).await? == "25,300");
+    let letters = platform.ask("SELECT count(*) FROM numbers__dead_letters").await?;
+    ensure!(!letters.complete, "nobody knows which of the lost records were dead letters");
+
+    // What the history does not have is not gone on without like this.
+    platform.stop()?;
+    produce(&producer, "t", 1, records(25..40))?;
+    broker.delete_records("t", 0, 35)?;
+    platform.start_again()?;
+    wait_for(&platform, "a second halt", |source| !source.troubles.is_empty()).await?;
+    let refused = platform.command(&["source", "resume", "numbers", "--from-history"]);
+    let refused = refused.err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(refused.contains("history ends at offset 25") && refused.contains("--skip"), "{refused}");
+    platform.stop()
+}

@@ -126,6 +126,7 @@ fn routes() -> Router<Arc<Api>> {
         .route("/v1/sinks", get(status::sinks))
         .route("/v1/sources/{source}/events", post(events::ingest))
         .route("/v1/sources/{source}/resume", post(status::resume_source))
+        .route("/v1/sources/{source}/dead-letters/replay", post(status::replay_dead_letters))
         .route("/v1/sql", post(sql::query))
         .route("/v1/views", get(status::views))
         .route("/v1/views/{view}", get(status::view))

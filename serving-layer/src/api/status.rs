@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use watershed_shared::error::Error as SharedError;
+use watershed_shared::log::Without;
 
 use super::problem::{BATCH_RUN_FAILED, INTERNAL_ERROR, NOT_READY, Problem};
 use super::{Api, body};
@@ -19,10 +20,11 @@ use crate::backend::{BatchRun, BatchRunKind, BatchRunState, SinkStatus, SourceSt
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const RESUME_EXAMPLE: &str = "{\"skip\": false}";
+const REPLAY_EXAMPLE: &str = "{\"dry_run\": false}";
 const BATCH_RUN_EXAMPLE: &str = "{\"kind\": \"full\"}";
 
 /// Method, path and purpose of every endpoint.
-pub(super) const ENDPOINTS: [(&str, &str, &str); 12] = [
+pub(super) const ENDPOINTS: [(&str, &str, &str); 13] = [
     ("POST", "/v1/sources/{source}/events", "accepts events as NDJSON, JSON, CSV or an Arrow stream"),
     ("POST", "/v1/sql", "answers a SELECT over the views as JSON, CSV or an Arrow stream"),
     ("GET", "/v1/sources", "sources, with the positions of log, views and history"),
@@ -30,6 +32,11 @@ pub(super) const ENDPOINTS: [(&str, &str, &str); 12] = [
         "POST",
         "/v1/sources/{source}/resume",
         "reads partitions again that have stopped; {\"skip\": true} without lost offsets",
+    ),
+    (
+        "POST",
+        "/v1/sources/{source}/dead-letters/replay",
+        "writes dead letters to their topic again, each once; {\"dry_run\": true} only counts them",
     ),
     ("GET", "/v1/views", "views, with their definitions, sizes and last audits"),
     ("GET", "/v1/views/{view}", "one view"),
@@ -73,6 +80,8 @@ pub(super) async fn sinks(State(api): State<Arc<Api>>) -> Json<Sinks> {
 struct ResumeRequest {
     #[serde(default)]
     skip: bool,
+    #[serde(default)]
+    from_history: bool,
 }
 
 /// `POST /v1/sources/{source}/resume`: 200 with the partitions that are read again.
@@ -81,9 +90,30 @@ pub(super) async fn resume_source(
     Path(source): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let ResumeRequest { skip } = body::read_json(request, &api.options, RESUME_EXAMPLE).await?;
-    let resumed = api.backend.resume_source(&source, skip).await?;
+    let without = match body::read_json(request, &api.options, RESUME_EXAMPLE).await? {
+        ResumeRequest { skip: true, .. } => Without::Lost,
+        ResumeRequest { from_history: true, .. } => Without::Archived,
+        _ => Without::Nothing,
+    };
+    let resumed = api.backend.resume_source(&source, without).await?;
     Ok(Json(json!({"resumed": resumed})).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplayRequest {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// `POST /v1/sources/{source}/dead-letters/replay`: 200 with how many were written.
+pub(super) async fn replay_dead_letters(
+    State(api): State<Arc<Api>>,
+    Path(source): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let ReplayRequest { dry_run } = body::read_json(request, &api.options, REPLAY_EXAMPLE).await?;
+    Ok(Json(api.backend.replay_dead_letters(&source, dry_run).await?).into_response())
 }
 
 #[derive(Debug, Serialize)]

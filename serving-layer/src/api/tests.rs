@@ -25,7 +25,7 @@ use watershed_shared::config::QueryConfig;
 use watershed_shared::cpu::CpuPool;
 use watershed_shared::error::Error as SharedError;
 use watershed_shared::format::EventFormat;
-use watershed_shared::log::ReceiptKey;
+use watershed_shared::log::{ReceiptKey, Without};
 use watershed_shared::sink::SinkMode;
 use watershed_shared::snapshot::SnapshotReceiver;
 use watershed_shared::telemetry::{Metrics, SourceLabel};
@@ -144,11 +144,22 @@ impl Backend for FakePlatform {
         Ok(Ingested { report: self.report.clone().unwrap_or(accepted), replayed })
     }
 
-    async fn resume_source(&self, source: &str, skip: bool) -> Result<Vec<ResumedPartition>> {
-        let lost = skip.then_some(OffsetGap { partition: 3, start: 5, end: 9 });
+    async fn resume_source(&self, source: &str, without: Without) -> Result<Vec<ResumedPartition>> {
+        let lost = match without {
+            Without::Nothing => None,
+            Without::Archived => Some(OffsetGap { partition: 3, start: 5, end: 6 }),
+            Without::Lost => Some(OffsetGap { partition: 3, start: 5, end: 9 }),
+        };
         match source {
             "topic" => Ok(vec![ResumedPartition { partition: 3, lost }]),
             name => Err(SharedError::NotFound { what: "source", name: name.to_owned(), known: vec![] }.into()),
+        }
+    }
+
+    async fn replay_dead_letters(&self, source: &str, dry_run: bool) -> Result<Replayed> {
+        match source {
+            "topic" => Ok(Replayed { replayed: 2, dry_run }),
+            other => Err(SharedError::NoTopic { name: other.to_owned() }.into()),
         }
     }
 

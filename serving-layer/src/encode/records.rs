@@ -1,6 +1,6 @@
 //! Rows as records of a topic: key and value are JSON objects, their values spelled as in answers.
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 use arrow::json::writer::NullableEncoder;
 use watershed_shared::sink::Records;
@@ -14,9 +14,10 @@ use super::json::{value_encoders, value_options};
 pub fn records_of(rows: &RecordBatch, key: &[usize]) -> Result<Records, ArrowError> {
     let (keys, options) = (rows.project(key)?, value_options());
     let (mut key_members, mut members) = (Members::of(&keys, &options)?, Members::of(rows, &options)?);
-    let mut records = Records::new(!key.is_empty(), true);
+    let mut records = Records::default();
     for row in 0..rows.num_rows() {
-        records.push(|out| key_members.write(row, out), |out| members.write(row, out));
+        let key = (!key.is_empty()).then_some(|out: &mut Vec<u8>| key_members.write(row, out));
+        records.push(key, Some(|out: &mut Vec<u8>| members.write(row, out)));
     }
     Ok(records)
 }
@@ -28,9 +29,25 @@ pub fn records_of(rows: &RecordBatch, key: &[usize]) -> Result<Records, ArrowErr
 pub fn tombstones_of(keys: &RecordBatch) -> Result<Records, ArrowError> {
     let options = value_options();
     let mut members = Members::of(keys, &options)?;
-    let mut records = Records::new(true, false);
+    let mut records = Records::default();
     for row in 0..keys.num_rows() {
-        records.push(|out| members.write(row, out), |_| {});
+        records.push(Some(|out: &mut Vec<u8>| members.write(row, out)), None::<fn(&mut Vec<u8>)>);
+    }
+    Ok(records)
+}
+
+/// A record for each row of `rows`, with the key that `keys` has for it as it stands.
+///
+/// # Errors
+/// As [`records_of`].
+pub fn objects_of(rows: &RecordBatch, keys: Option<&StringArray>) -> Result<Records, ArrowError> {
+    let options = value_options();
+    let mut members = Members::of(rows, &options)?;
+    let mut records = Records::default();
+    for row in 0..rows.num_rows() {
+        let key = keys.filter(|keys| keys.is_valid(row)).map(|keys| keys.value(row));
+        let key = key.map(|key| |out: &mut Vec<u8>| out.extend_from_slice(key.as_bytes()));
+        records.push(key, Some(|out: &mut Vec<u8>| members.write(row, out)));
     }
     Ok(records)
 }
@@ -71,7 +88,7 @@ impl<'a> Members<'a> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::array::{ArrayRef, Int64Array};
 
     use super::*;
 

@@ -16,7 +16,7 @@ use crate::format::{RecordFormat, parse_timestamp};
 use crate::source::{KafkaOptions, KafkaStart, MetadataColumn, RecordMetadata, RegistryOptions};
 
 /// The options of sources, whatever their connector.
-pub(super) const SOURCE_OPTIONS: [&str; 17] = [
+pub(super) const SOURCE_OPTIONS: [&str; 18] = [
     "connector",
     "partitions",
     "partition_by",
@@ -33,6 +33,7 @@ pub(super) const SOURCE_OPTIONS: [&str; 17] = [
     "schema_file",
     "message",
     "max_bad_ratio",
+    "http_ingest",
     "kafka.*",
 ];
 
@@ -80,6 +81,11 @@ pub(super) fn kafka_options(
         let hint = "write schema_registry = 'http://localhost:8081' or schema_file = 'schemas/edits.avsc'";
         return Err(refuse(options.get("format").map_or(connector.at, |option| option.at), reason, hint));
     }
+    let http_ingest = options.flag("http_ingest")?;
+    if let Some(option) = options.get("format").filter(|_| http_ingest && format != RecordFormat::Json) {
+        let reason = format!("events over HTTP cannot be written to the topic as '{}'", shorten(&option.value));
+        return Err(refuse(option.at, reason, "http_ingest = true needs format = 'json'"));
+    }
     Ok(Arc::new(KafkaOptions {
         brokers: needed("brokers", "localhost:9092")?,
         topic: match options.get("topic") {
@@ -98,6 +104,7 @@ pub(super) fn kafka_options(
         schema_file,
         message: options.text("message")?,
         max_bad_ratio: max_bad_ratio(options)?,
+        http_ingest,
         metadata,
     }))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
@@ -21,7 +22,7 @@ pub(super) struct WithOptions {
 /// One option; what its value means is for the statement to say.
 #[derive(Debug)]
 pub(super) struct WithOption {
-    /// The value: a string's contents, or a number's digits.
+    /// The value: a string's contents, a number's digits, `true` or `false`.
     pub(super) value: String,
     /// Where the value stands.
     pub(super) at: Location,
@@ -81,6 +82,18 @@ impl WithOptions {
         Ok(properties)
     }
 
+    /// Whether the option of this name is given and `true`.
+    ///
+    /// # Errors
+    /// A value that is neither `true` nor `false`.
+    pub(super) fn flag(&self, name: &str) -> Result<bool> {
+        let Some(option) = self.get(name) else { return Ok(false) };
+        option.value.parse().map_err(|_| {
+            let reason = format!("{name} = {} is neither true nor false", shorten(&option.value));
+            refuse(option.at, reason, format!("write {name} = true, or leave it out").as_str())
+        })
+    }
+
     /// The text of the option of this name, if given.
     ///
     /// # Errors
@@ -132,7 +145,8 @@ impl WithOption {
         let (value, is_text) = match &parser.peek_token_ref().token {
             Token::SingleQuotedString(text) => (text.clone(), true),
             Token::Number(digits, _) => (digits.clone(), false),
-            _ => return Err(statement.expected(parser, "a text in single quotes or a number", None)),
+            Token::Word(word) if matches!(word.keyword, Keyword::TRUE | Keyword::FALSE) => (word.value.clone(), false),
+            _ => return Err(statement.expected(parser, "a text in single quotes, a number, true or false", None)),
         };
         let at = parser.peek_token_ref().span.start;
         parser.advance_token();

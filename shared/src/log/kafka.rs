@@ -27,6 +27,8 @@ use tokio::sync::watch;
 
 use self::decode::TopicDecoder;
 pub use self::identity::KnownRecord;
+pub use self::producer::TopicProducer;
+pub use self::replay::send_again;
 use self::reread::Rereader;
 use self::side::Side;
 use self::topic::{Halt, Topic};
@@ -45,6 +47,8 @@ mod client;
 mod decode;
 mod identity;
 mod lane;
+mod producer;
+mod replay;
 mod reread;
 mod side;
 #[cfg(test)]
@@ -123,16 +127,15 @@ impl KafkaTopic {
         self.ask("asking for a topic's offsets", |topic| topic.beginning()).await
     }
 
-    /// Lets halted partitions go on. Of a partition that lacks the offset that comes next, only with `skip`: then with the
-    /// oldest record that the topic has, and the offsets between are lost. Answers what was resumed, by partition, with the
-    /// offsets that are lost.
+    /// Lets halted partitions go on. A partition that lacks the offset that comes next goes on with the oldest record that the
+    /// topic has, as far as `without` allows that. Answers what was resumed, by partition, with the offsets that are lost.
     ///
     /// # Errors
-    /// `Log` when the brokers cannot be reached; `OffsetsLost` when a partition would need `skip`, or has no later offset
-    /// to go on with. Nothing is resumed then.
-    pub async fn resume(&self, skip: bool) -> Result<Vec<(PartitionId, Option<OffsetRange>)>> {
+    /// `Log` when the brokers cannot be reached; `OffsetsLost` when a partition would need more than `without` allows, or has
+    /// no later offset to go on with. Nothing is resumed then.
+    pub async fn resume(&self, without: Without) -> Result<Vec<(PartitionId, Option<OffsetRange>)>> {
         let running = Arc::clone(&self.running);
-        let plan = move |topic: &Topic| plan_resumption(topic, &running.rereader, skip);
+        let plan = move |topic: &Topic| plan_resumption(topic, &running.rereader, without);
         let resumed = self.ask("asking for a topic's offsets", plan).await?;
         for (partition, next, _) in &resumed {
             self.running.topic.resume(*partition, *next);
@@ -154,12 +157,25 @@ impl KafkaTopic {
     }
 }
 
+/// Offsets that a partition may go on without when its topic has lost them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Without {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those whose events are in the history: only which of them were dead letters is lost.
+    Archived,
+    /// All that lie before the topic's oldest record.
+    Lost,
+}
+
 /// Where halted partitions can go on, and what is lost then.
 fn plan_resumption(
     topic: &Topic,
     rereader: &Rereader,
-    skip: bool,
+    without: Without,
 ) -> Result<Vec<(PartitionId, Offset, Option<OffsetRange>)>> {
+    let in_history = topic.events_begin();
     let mut plan = Vec::new();
     for (partition, halt) in topic.halts() {
         let next = match halt {
@@ -184,7 +200,15 @@ fn plan_resumption(
                  the source's history has other events at these offsets; define a source with another name over it",
                 topic.name()
             )));
-        } else if !skip {
+        } else if without == Without::Archived && in_history.get(partition) < available.start() {
+            return Err(lost(format!(
+                "the source's history ends at offset {} of partition {partition}, but topic \"{}\" has offsets {available}; repeat \
+                 with --skip to go on without the offsets {}",
+                in_history.get(partition),
+                topic.name(),
+                OffsetRange::new(in_history.get(partition).max(next), available.start())
+            )));
+        } else if without == Without::Nothing {
             return Err(lost(format!(
                 "partition {partition} of topic \"{}\" has offsets {available}, but {next} comes next; repeat with --skip to \
                  go on without the offsets {}",

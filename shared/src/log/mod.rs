@@ -32,7 +32,7 @@ mod receipt;
 mod tail;
 
 pub use embedded::{EmbeddedLog, LogDamage, LogPartition, LogReport, LogStore, LogStoreOptions};
-pub use kafka::{KafkaLog, KafkaTopic, KnownRecord};
+pub use kafka::{KafkaLog, KafkaTopic, KnownRecord, TopicProducer, Without, send_again};
 pub use memory::MemoryLog;
 pub use partition::{Partitioner, can_partition_by};
 pub use receipt::{Appended, RECEIPT_WINDOW, Receipt, ReceiptKey};

@@ -5,15 +5,17 @@
 //! whoever opens the topic next sees which. See `docs/decisions/0013-sinks-commit-their-progress-with-their-records.md`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::{Records, SinkDefinition};
+use super::Records;
 use crate::environment::with_environment;
 use crate::error::{Error, Result};
 
@@ -24,9 +26,24 @@ const POLL: Duration = Duration::from_millis(50);
 /// Longest metadata of one offset; brokers take 4 KiB by default (`offset.metadata.max.bytes`).
 const METADATA_BYTES_MAX: usize = 3_500;
 
+/// Who writes where in transactions.
+#[derive(Debug, Clone)]
+pub struct TransactionalTarget {
+    /// For errors, as `sink "changes"`.
+    pub what: String,
+    /// Tells writers to one topic apart; with the topic's name it identifies them to the brokers.
+    pub name: String,
+    /// The topic.
+    pub topic: String,
+    /// `host:port` of some of the cluster's brokers, separated by commas.
+    pub brokers: String,
+    /// Properties of librdkafka, by name, as they are.
+    pub properties: Arc<BTreeMap<String, String>>,
+}
+
 /// A topic that one process writes in transactions. All calls block.
 pub struct TransactionalTopic {
-    sink: String,
+    what: String,
     topic: String,
     producer: BaseProducer,
     /// Names the group whose offsets carry the progress; reads it at the start.
@@ -37,29 +54,29 @@ pub struct TransactionalTopic {
 impl std::fmt::Debug for TransactionalTopic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TransactionalTopic")
-            .field("sink", &self.sink)
+            .field("what", &self.what)
             .field("topic", &self.topic)
             .finish_non_exhaustive()
     }
 }
 
 impl TransactionalTopic {
-    /// Opens a sink's topic and gives the progress of the last transaction that was committed. Whoever has opened it before
+    /// Opens a topic and gives the progress of the last transaction that was committed. Whoever has opened it before
     /// can commit nothing any more; what was under way is decided when this returns.
     ///
     /// # Errors
-    /// `Sink` when brokers do not answer or refuse; `MissingVariable`.
-    pub fn open(sink: &SinkDefinition) -> Result<(TransactionalTopic, Option<String>)> {
-        let wrong = |error: KafkaError| failed(&sink.name, "open", &error);
+    /// `Transaction` when brokers do not answer or refuse; `MissingVariable`.
+    pub fn open(target: &TransactionalTarget) -> Result<(TransactionalTopic, Option<String>)> {
+        let wrong = |error: KafkaError| failed(&target.what, "open", &error);
         let mut config = ClientConfig::new();
         config.set_log_level(RDKafkaLogLevel::Warning);
-        config.set("bootstrap.servers", with_environment(&sink.brokers)?);
-        config.set("client.id", format!("watershed-{}", sink.name));
-        for (name, value) in sink.properties.iter() {
+        config.set("bootstrap.servers", with_environment(&target.brokers)?);
+        config.set("client.id", format!("watershed-{}", target.name));
+        for (name, value) in target.properties.iter() {
             config.set(name, with_environment(value)?);
         }
         // Among all that write to the cluster: another sink of this name into another topic is another one.
-        let identity = format!("watershed-{}-{}", sink.name, sink.topic);
+        let identity = format!("watershed-{}-{}", target.name, target.topic);
         let mut consumer = config.clone();
         consumer.set("group.id", &identity).set("enable.auto.commit", "false").set("isolation.level", "read_committed");
         let group: BaseConsumer = consumer.create().map_err(wrong)?;
@@ -68,22 +85,22 @@ impl TransactionalTopic {
         // As the field's other clients do it, so that equal keys meet in equal partitions.
         defaults.insert("partitioner", "murmur2_random");
         defaults.insert("queue.buffering.max.kbytes", "65536");
-        for (name, value) in defaults.into_iter().filter(|(name, _)| !sink.properties.contains_key(*name)) {
+        for (name, value) in defaults.into_iter().filter(|(name, _)| !target.properties.contains_key(*name)) {
             config.set(name, value);
         }
         config.set("transactional.id", &identity);
         let producer: BaseProducer = config.create().map_err(wrong)?;
-        let metadata = producer.client().fetch_metadata(Some(&sink.topic), TIMEOUT).map_err(wrong)?;
+        let metadata = producer.client().fetch_metadata(Some(&target.topic), TIMEOUT).map_err(wrong)?;
         let found = metadata.topics().first().filter(|topic| topic.error().is_none() && !topic.partitions().is_empty());
         let Some(found) = found else {
             let reason =
-                format!("the brokers have no topic \"{}\"; create it, it is tried again by itself", sink.topic);
-            return Err(Error::Sink { action: "open", name: sink.name.clone(), reason });
+                format!("the brokers have no topic \"{}\"; create it, it is tried again by itself", target.topic);
+            return Err(Error::Transaction { action: "open", what: target.what.clone(), reason });
         };
         let partitions = found.partitions().len() as i32;
         producer.init_transactions(TIMEOUT).map_err(wrong)?;
         let topic =
-            TransactionalTopic { sink: sink.name.clone(), topic: sink.topic.clone(), producer, group, partitions };
+            TransactionalTopic { what: target.what.clone(), topic: target.topic.clone(), producer, group, partitions };
         let progress = topic.progress()?;
         Ok((topic, progress))
     }
@@ -91,44 +108,52 @@ impl TransactionalTopic {
     /// Begins a transaction.
     ///
     /// # Errors
-    /// `Sink`; the topic must be opened anew then, as after an error of any other call.
+    /// `Transaction`; the topic must be opened anew then, as after an error of any other call.
     pub fn begin(&self) -> Result<()> {
-        let wrong = |error: KafkaError| failed_with(&self.producer, &self.sink, "write to", &error);
+        let wrong = |error: KafkaError| failed_with(&self.producer, &self.what, "write to", &error);
         self.producer.begin_transaction().map_err(wrong)
     }
 
     /// Adds records to the transaction; waits while brokers take less than is sent.
     ///
     /// # Errors
-    /// `Sink`, also when no room comes for a while.
+    /// `Transaction`, also when no room comes for a while.
     pub fn send(&self, records: &Records) -> Result<()> {
-        let wrong = |error: &KafkaError| failed_with(&self.producer, &self.sink, "write to", error);
         for (key, value) in records.iter() {
-            let mut next = BaseRecord::<[u8], [u8]>::to(&self.topic);
-            (next.key, next.payload) = (key, value);
-            let mut waited = Duration::ZERO;
-            while let Err((error, refused)) = self.producer.send(next) {
-                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || waited > TIMEOUT {
-                    return Err(wrong(&error));
-                }
-                self.producer.poll(POLL);
-                waited += POLL;
-                next = refused;
-            }
+            self.send_one(key, value, None)?;
         }
         self.producer.poll(Duration::ZERO);
+        Ok(())
+    }
+
+    /// Adds one record, as [`TransactionalTopic::send`] adds many.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub fn send_one(&self, key: Option<&[u8]>, value: Option<&[u8]>, headers: Option<OwnedHeaders>) -> Result<()> {
+        let mut next = BaseRecord::<[u8], [u8]>::to(&self.topic);
+        (next.key, next.payload, next.headers) = (key, value, headers);
+        let mut waited = Duration::ZERO;
+        while let Err((error, refused)) = self.producer.send(next) {
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || waited > TIMEOUT {
+                return Err(failed_with(&self.producer, &self.what, "write to", &error));
+            }
+            self.producer.poll(POLL);
+            waited += POLL;
+            next = refused;
+        }
         Ok(())
     }
 
     /// Commits the transaction with its progress: both are there, or neither is.
     ///
     /// # Errors
-    /// `Sink`; whether it was committed shows when the topic is opened anew. `SinkFenced` when another process has opened it.
+    /// `Transaction`; whether it was committed shows when the topic is opened anew. `Fenced` when another process has opened it.
     pub fn commit(&self, progress: &str) -> Result<()> {
-        let wrong = |error: KafkaError| failed_with(&self.producer, &self.sink, "commit to", &error);
-        let group = self.group.group_metadata().ok_or_else(|| Error::Sink {
+        let wrong = |error: KafkaError| failed_with(&self.producer, &self.what, "commit to", &error);
+        let group = self.group.group_metadata().ok_or_else(|| Error::Transaction {
             action: "commit to",
-            name: self.sink.clone(),
+            what: self.what.clone(),
             reason: "librdkafka gives no group".to_owned(),
         })?;
         self.producer.flush(TIMEOUT).map_err(wrong)?;
@@ -150,10 +175,10 @@ impl TransactionalTopic {
                     self.topic,
                     self.partitions
                 );
-                return Err(Error::Sink { action: "commit to", name: self.sink.clone(), reason });
+                return Err(Error::Transaction { action: "commit to", what: self.what.clone(), reason });
             }
             let mut place = offsets.add_partition(&self.topic, index as i32);
-            place.set_offset(Offset::Offset(0)).map_err(|error| failed(&self.sink, "commit to", &error))?;
+            place.set_offset(Offset::Offset(0)).map_err(|error| failed(&self.what, "commit to", &error))?;
             place.set_metadata(format!("{}:{piece}", pieces.len()));
         }
         Ok(offsets)
@@ -163,11 +188,11 @@ impl TransactionalTopic {
         let mut places = TopicPartitionList::new();
         places.add_partition_range(&self.topic, 0, self.partitions - 1);
         let committed =
-            self.group.committed_offsets(places, TIMEOUT).map_err(|error| failed(&self.sink, "open", &error))?;
+            self.group.committed_offsets(places, TIMEOUT).map_err(|error| failed(&self.what, "open", &error))?;
         let mut elements = committed.elements();
         elements.sort_by_key(rdkafka::topic_partition_list::TopicPartitionListElem::partition);
         for element in &elements {
-            element.error().map_err(|error| failed(&self.sink, "open", &error))?;
+            element.error().map_err(|error| failed(&self.what, "open", &error))?;
         }
         let mut pieces = elements.iter().map(|element| element.metadata().split_once(':'));
         let Some(Some((count, first))) = pieces.next() else { return Ok(None) };
@@ -179,27 +204,27 @@ impl TransactionalTopic {
 }
 
 /// Why an open topic fails: after a fatal error every call says only that there was one.
-fn failed_with(producer: &BaseProducer, sink: &str, action: &'static str, error: &KafkaError) -> Error {
+fn failed_with(producer: &BaseProducer, what: &str, action: &'static str, error: &KafkaError) -> Error {
     match producer.client().fatal_error() {
-        Some((code, reason)) => named(sink, action, Some(code), reason),
-        None => failed(sink, action, error),
+        Some((code, reason)) => named(what, action, Some(code), reason),
+        None => failed(what, action, error),
     }
 }
 
-fn failed(sink: &str, action: &'static str, error: &KafkaError) -> Error {
+fn failed(what: &str, action: &'static str, error: &KafkaError) -> Error {
     let code = match error {
         KafkaError::Transaction(error) => Some(error.code()),
         error => error.rdkafka_error_code(),
     };
-    named(sink, action, code, error.to_string())
+    named(what, action, code, error.to_string())
 }
 
-fn named(sink: &str, action: &'static str, code: Option<RDKafkaErrorCode>, reason: String) -> Error {
+fn named(what: &str, action: &'static str, code: Option<RDKafkaErrorCode>, reason: String) -> Error {
     let fenced = [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
-    let name = sink.to_owned();
+    let what = what.to_owned();
     match code {
-        Some(code) if fenced.contains(&code) => Error::SinkFenced { name },
-        _ => Error::Sink { action, name, reason },
+        Some(code) if fenced.contains(&code) => Error::Fenced { what },
+        _ => Error::Transaction { action, what, reason },
     }
 }
 
@@ -217,25 +242,13 @@ fn split(mut text: &str, bytes_max: usize) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rdkafka::mocking::MockCluster;
 
     use super::*;
 
-    fn sink(brokers: String) -> SinkDefinition {
-        SinkDefinition {
-            name: "changes".into(),
-            sql: String::new(),
-            view: "pages".into(),
-            topic: "pages".into(),
-            brokers,
-            mode: None,
-            trigger: Duration::from_secs(1),
-            key: None,
-            properties: Arc::default(),
-            line: 1,
-        }
+    fn target(brokers: String) -> TransactionalTarget {
+        let (what, name, topic) = ("sink \"changes\"".into(), "changes".into(), "pages".into());
+        TransactionalTarget { what, name, topic, brokers, properties: Arc::default() }
     }
 
     /// What becomes of the progress needs a real broker: see `tests/kafka/sinks.rs`.
@@ -243,10 +256,10 @@ mod tests {
     fn transactions_are_committed_with_progress_of_any_length() -> Result<(), Box<dyn std::error::Error>> {
         let cluster = MockCluster::new(1)?;
         cluster.create_topic("pages", 3, 1)?;
-        let (topic, progress) = TransactionalTopic::open(&sink(cluster.bootstrap_servers()))?;
+        let (topic, progress) = TransactionalTopic::open(&target(cluster.bootstrap_servers()))?;
         assert_eq!(progress, None);
-        let mut records = Records::new(true, true);
-        records.push(|out| out.extend(b"key"), |out| out.extend(b"value"));
+        let mut records = Records::default();
+        records.push(Some(|out: &mut Vec<u8>| out.extend(b"key")), Some(|out: &mut Vec<u8>| out.extend(b"value")));
         for length in [0, 10, METADATA_BYTES_MAX, 2 * METADATA_BYTES_MAX + 1] {
             topic.begin()?;
             topic.send(&records)?;
@@ -261,7 +274,8 @@ mod tests {
     fn a_topic_that_is_not_there_is_an_error_with_what_to_do() -> Result<(), Box<dyn std::error::Error>> {
         let cluster = MockCluster::new(1)?;
         cluster.topic_error("pages", rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)?;
-        let refused = TransactionalTopic::open(&sink(cluster.bootstrap_servers())).err().map(|error| error.to_string());
+        let refused =
+            TransactionalTopic::open(&target(cluster.bootstrap_servers())).err().map(|error| error.to_string());
         assert!(
             refused.as_ref().is_some_and(|refused| refused.contains("have no topic \"pages\"; create it")),
             "{refused:?}"

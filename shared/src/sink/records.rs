@@ -1,32 +1,26 @@
 //! Records on their way to a topic.
 
 /// Keys and values of records, one after the other in one buffer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Records {
     bytes: Vec<u8>,
-    /// Where each record's key ends, and its value.
-    ends: Vec<[usize; 2]>,
-    has_keys: bool,
-    has_values: bool,
+    /// Where each record's key ends, and its value, if it has them.
+    ends: Vec<[Option<usize>; 2]>,
 }
 
 impl Records {
-    /// No records yet; they will have keys, and values, or not. Records without values say that there is nothing under their
-    /// keys any more.
-    pub fn new(has_keys: bool, has_values: bool) -> Records {
-        Records { bytes: Vec::new(), ends: Vec::new(), has_keys, has_values }
-    }
-
-    /// Adds a record whose key and value are what the functions append.
-    pub fn push(&mut self, key: impl FnOnce(&mut Vec<u8>), value: impl FnOnce(&mut Vec<u8>)) {
-        if self.has_keys {
+    /// Adds a record. Key and value are what the functions append; without a value it says that there is nothing under its
+    /// key any more.
+    pub fn push(&mut self, key: Option<impl FnOnce(&mut Vec<u8>)>, value: Option<impl FnOnce(&mut Vec<u8>)>) {
+        let key_end = key.map(|key| {
             key(&mut self.bytes);
-        }
-        let key_end = self.bytes.len();
-        if self.has_values {
+            self.bytes.len()
+        });
+        let value_end = value.map(|value| {
             value(&mut self.bytes);
-        }
-        self.ends.push([key_end, self.bytes.len()]);
+            self.bytes.len()
+        });
+        self.ends.push([key_end, value_end]);
     }
 
     /// Number of records.
@@ -41,10 +35,11 @@ impl Records {
 
     /// Key and value of each record, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = (Option<&[u8]>, Option<&[u8]>)> {
-        let starts = std::iter::once(0).chain(self.ends.iter().map(|[_, end]| *end));
-        starts.zip(&self.ends).map(|(start, &[key_end, end])| {
-            let part = |has: bool, from: usize, to: usize| self.bytes.get(from..to).filter(|_| has);
-            (part(self.has_keys, start, key_end), part(self.has_values, key_end, end))
+        let mut start = 0;
+        self.ends.iter().map(move |[key_end, value_end]| {
+            let mut part =
+                |end: Option<usize>| end.and_then(|end| self.bytes.get(std::mem::replace(&mut start, end)..end));
+            (part(*key_end), part(*value_end))
         })
     }
 }
@@ -55,14 +50,18 @@ mod tests {
 
     #[test]
     fn records_come_back_as_they_were_added() {
-        let mut records = Records::new(true, true);
-        records.push(|out| out.extend(b"a"), |out| out.extend(b"first"));
-        records.push(|_| {}, |out| out.extend(b"second"));
+        let text = |text: &'static str| Some(move |out: &mut Vec<u8>| out.extend(text.bytes()));
+        let mut records = Records::default();
+        assert!(records.is_empty());
+        records.push(text("a"), text("first"));
+        records.push(text(""), text("second"));
+        records.push(text("gone"), None::<fn(&mut Vec<u8>)>);
+        records.push(None::<fn(&mut Vec<u8>)>, text("alone"));
         let all: Vec<_> = records.iter().collect();
-        assert_eq!(all, [(Some(&b"a"[..]), Some(&b"first"[..])), (Some(&b""[..]), Some(&b"second"[..]))]);
-        let mut gone = Records::new(true, false);
-        gone.push(|out| out.extend(b"a"), |out| out.extend(b"never"));
-        assert_eq!(gone.iter().collect::<Vec<_>>(), [(Some(&b"a"[..]), None)]);
-        assert!(Records::new(false, true).is_empty() && gone.len() == 1);
+        let bytes = |text: &'static str| Some(text.as_bytes());
+        let expected = [("a", "first"), ("", "second")].map(|(key, value)| (bytes(key), bytes(value)));
+        assert_eq!(all[..2], expected);
+        assert_eq!(all[2..], [(bytes("gone"), None), (None, bytes("alone"))]);
+        assert_eq!(records.len(), 4);
     }
 }

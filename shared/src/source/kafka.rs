@@ -29,6 +29,8 @@ pub struct KafkaOptions {
     /// Largest share of records that may be dead letters, from 0 to 1; a partition in which there are more stops. 1 never
     /// stops.
     pub max_bad_ratio: f64,
+    /// Whether events can be sent over HTTP too, which writes them to the topic.
+    pub http_ingest: bool,
     /// Columns that are not in the records' values.
     pub metadata: Vec<MetadataColumn>,
 }

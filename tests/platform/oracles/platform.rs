@@ -29,7 +29,7 @@ pub(crate) struct Platform {
     process: Child,
     /// What the process prints; closed when it ends.
     output: Receiver<String>,
-    url: String,
+    pub(crate) url: String,
     client: reqwest::Client,
     /// After everything ingested so far.
     position: Position,

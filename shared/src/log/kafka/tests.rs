@@ -320,7 +320,7 @@ async fn too_many_bad_records_stop_a_partition_until_it_is_resumed() -> Result<(
         cluster.send("poisoned", P0, n, b"{\"n\": 1}");
     }
     cluster.flush();
-    assert_eq!(topic.resume(false).await?, [(P0, None)]);
+    assert_eq!(topic.resume(Without::Nothing).await?, [(P0, None)]);
     let all = read_to(&events, P0, 23).await?;
     assert_eq!(all.iter().map(|batch| batch.events.num_rows()).sum::<usize>(), 3);
     Ok(())

@@ -486,6 +486,11 @@ impl Topic {
         }
     }
 
+    /// Up to where the history had the events when reading began.
+    pub(super) fn events_begin(&self) -> Position {
+        self.events.begin().unwrap_or_default()
+    }
+
     /// Starts to read where both sides begin, once both are known.
     ///
     /// # Errors
