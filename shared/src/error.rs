@@ -169,6 +169,21 @@ pub enum Error {
         name: String,
     },
 
+    /// An event that is too large for a record of a topic.
+    #[error(
+        "event {row} of those that fit source \"{name}\" is a record of {bytes} bytes, more than the {bytes_max} that its topic's client sends; nothing was written; leave it out, or raise kafka.message.max.bytes and the topic's max.message.bytes"
+    )]
+    RecordTooLarge {
+        /// Name of the source.
+        name: String,
+        /// Number of the event among those accepted, from 0.
+        row: usize,
+        /// Its size.
+        bytes: usize,
+        /// The largest allowed.
+        bytes_max: usize,
+    },
+
     /// Something that only sources of Kafka topics have.
     #[error("source \"{name}\" reads no Kafka topic, so there is nothing to resume or to replay")]
     NoTopic {
@@ -258,6 +273,7 @@ impl Error {
             | Error::UnreadableEvents { .. }
             | Error::NotIngestible { .. }
             | Error::NotRemembering { .. }
+            | Error::RecordTooLarge { .. }
             | Error::NoTopic { .. }
             | Error::MissingVariable { .. }
             | Error::RecordSchema { .. }

@@ -89,7 +89,10 @@ impl Backend for Platform {
     }
 
     async fn replay_dead_letters(&self, source: &str, dry_run: bool) -> serving::Result<Replayed> {
-        Ok(self.replay(source, dry_run).await?)
+        // A task of its own: a client that goes away must not leave the topic with an open transaction.
+        let (platform, source) = (self.clone(), source.to_owned());
+        let replayed = tokio::spawn(async move { platform.replay(&source, dry_run).await }).await;
+        Ok(replayed.map_err(|_| Error::Panicked { what: "replaying dead letters" })??)
     }
 
     async fn start_batch_run(&self, view: &str, kind: BatchRunKind, wait: bool) -> serving::Result<BatchRun> {
@@ -245,7 +248,11 @@ impl Source {
         let log = match &self.appends {
             None => return Err(SharedError::NotIngestible { name: name.clone() }.into()),
             Some(Appends::Topic(gateway)) => {
-                return Ok(Ingested { report: at(report, gateway.write(events).await?), replayed: false });
+                let position = match events.num_rows() {
+                    0 => Position::beginning(self.handle.source.partitions),
+                    _ => gateway.write(events).await?,
+                };
+                return Ok(Ingested { report: at(report, position), replayed: false });
             }
             Some(Appends::Log(log)) => log,
         };

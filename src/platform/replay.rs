@@ -32,16 +32,20 @@ impl Platform {
         let _turn = inner.replays.lock().await;
         let target = TransactionalTarget {
             what: format!("the dead letters of source \"{source}\""),
-            name: format!("{source}-replay"),
+            // No sink can be called so.
+            name: format!("replay.{source}"),
             topic: options.topic.clone(),
             brokers: options.brokers.clone(),
             properties: Arc::new(options.properties.clone()),
         };
         let interrupted = |_| Error::Panicked { what: "writing dead letters" };
-        let opened = blocking(move || TransactionalTopic::open(&target)).await;
-        let (mut topic, progress) = opened.map_err(interrupted)??;
-        let from = progress.and_then(|progress| progress.parse::<PositionToken>().ok()).map(|token| token.position);
-        let from = from.unwrap_or_default();
+        let opened = blocking(move || match dry_run {
+            true => TransactionalTopic::progress_of(&target).map(|progress| (None, progress)),
+            false => TransactionalTopic::open(&target).map(|(topic, progress)| (Some(topic), progress)),
+        });
+        let (mut topic, progress) = opened.await.map_err(interrupted)??;
+        let from = progress.map(|progress| progress.parse::<PositionToken>()).transpose()?;
+        let from = from.map(|token| token.position).unwrap_or_default();
 
         let end = letters.accepted().await;
         let mut snapshots = letters.handle.snapshots.clone();
@@ -65,19 +69,17 @@ impl Platform {
             }
             let is_first = replayed == 0;
             replayed += rows.num_rows() as u64;
-            if dry_run {
-                continue;
-            }
+            let Some(writer) = topic.take() else { continue };
             let sent = blocking(move || {
                 if is_first {
-                    topic.begin()?;
+                    writer.begin()?;
                 }
-                send_again(&topic, &rows)?;
-                Ok::<_, SharedError>(topic)
+                send_again(&writer, &rows)?;
+                Ok::<_, SharedError>(writer)
             });
-            topic = sent.await.map_err(interrupted)??;
+            topic = Some(sent.await.map_err(interrupted)??);
         }
-        if replayed > 0 && !dry_run {
+        if let Some(topic) = topic.filter(|_| replayed > 0) {
             let progress = PositionToken { source: letters_name, position: snapshot.applied.clone() }.to_string();
             blocking(move || topic.commit(&progress)).await.map_err(interrupted)??;
             tracing::info!(source, replayed, "wrote dead letters to their topic again");

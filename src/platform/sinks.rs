@@ -10,7 +10,7 @@ mod plan;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -72,8 +72,13 @@ struct SinkState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Progress {
     format: u32,
+    /// Name of the source that the offsets are of.
+    source: String,
     /// Identity of the view's definition.
     definition: String,
+    mode: SinkMode,
+    /// Names of the columns that made the records' key.
+    key: Vec<String>,
     /// Position of the snapshot that was sent.
     offsets: Vec<u64>,
     /// In mode append with windows: those that start before this were closed; microseconds since the epoch.
@@ -86,9 +91,23 @@ impl Progress {
         Position::new(self.offsets.iter().copied().map(Offset).collect())
     }
 
-    fn at(plan: &ViewPlan, position: &Position, closed_before: Option<i64>) -> Progress {
-        let offsets = position.offsets().iter().map(|offset| offset.0).collect();
-        Progress { format: PROGRESS_FORMAT, definition: plan.id.as_str().to_owned(), offsets, closed_before }
+    fn at(view: &ViewPlan, plan: &SinkPlan, position: &Position, closed_before: Option<i64>) -> Progress {
+        let columns = view.output_schema();
+        Progress {
+            format: PROGRESS_FORMAT,
+            source: view.source.name.clone(),
+            definition: view.id.as_str().to_owned(),
+            mode: plan.mode,
+            key: plan.key.iter().map(|column| columns.field(*column).name().clone()).collect(),
+            offsets: position.offsets().iter().map(|offset| offset.0).collect(),
+            closed_before,
+        }
+    }
+
+    /// Whether it was written by the same sink over the same definition, so that only changes are to be sent.
+    fn is_of(&self, view: &ViewPlan, plan: &SinkPlan) -> bool {
+        let now = Progress::at(view, plan, &Position::default(), None);
+        (&self.source, &self.definition, self.mode, &self.key) == (&now.source, &now.definition, now.mode, &now.key)
     }
 
     fn parse(text: &str) -> Result<Progress, String> {
@@ -178,6 +197,7 @@ pub(super) fn start(platform: &Platform, tasks: &mut JoinSet<()>) {
             one_by_one: plan_session(1, runtime),
             pool: platform.inner.pool.clone(),
             metrics: platform.inner.metrics.clone(),
+            committed: Mutex::new(instant()),
         };
         tasks.spawn(task.run());
     }
@@ -190,6 +210,8 @@ struct SinkTask {
     one_by_one: SessionState,
     pool: CpuPool,
     metrics: Metrics,
+    /// When the topic's progress was last written.
+    committed: Mutex<Instant>,
 }
 
 impl SinkTask {
@@ -227,7 +249,7 @@ impl SinkTask {
         self.sink.set_trouble(None);
         let mut snapshots = self.platform.inner.source(&self.sink.source)?.handle.snapshots.clone();
         let mut is_in_step = false;
-        let mut committed = instant();
+        *lock(&self.committed) = instant();
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             let mut found = Step::Nothing;
@@ -235,7 +257,7 @@ impl SinkTask {
                 if !is_in_step && plan.mode != SinkMode::Complete {
                     let caught_up = self.catch_up(topic, &mut snapshots, view, &plan, sent.clone()).await?;
                     (topic, sent) = (caught_up.topic, caught_up.sent);
-                    (is_in_step, committed) = (true, instant());
+                    is_in_step = true;
                     continue;
                 }
                 found = match self.step(&snapshot, view, &plan, sent.as_ref())? {
@@ -252,13 +274,12 @@ impl SinkTask {
                 }
                 Step::Send { plans, key, next, even_empty } => {
                     topic = self.transact(topic, plans, &key, &next, even_empty).await?;
-                    (sent, committed) = (Some(next), instant());
+                    sent = Some(next);
                 }
                 Step::Nothing => {}
             }
-            if let Some(same) = sent.as_ref().filter(|_| instant() - committed >= REFRESH_INTERVAL) {
+            if let Some(same) = sent.as_ref().filter(|_| instant() - *lock(&self.committed) >= REFRESH_INTERVAL) {
                 topic = self.transact(topic, Vec::new(), &[], same, true).await?;
-                committed = instant();
             }
             sleep(self.sink.definition.trigger).await;
             tokio::select! {
@@ -268,14 +289,25 @@ impl SinkTask {
         }
     }
 
-    /// Whether windows are closed where the watermark says so. It says nothing of a partition whose first event is still to
-    /// come; if there are any in the log already, they may be as old as the others' first.
+    /// Whether windows are closed where the watermark of a snapshot says so. It says nothing of a partition whose first event
+    /// with a time is still to come; if there are any in the log already, they may be as old as the others' first.
     async fn may_close(&self, snapshot: &SourceSnapshot) -> Result<bool> {
         if snapshot.timeless.is_empty() {
             return Ok(true);
         }
-        let accepted = self.platform.inner.source(&self.sink.source)?.accepted().await;
-        Ok(snapshot.timeless.iter().all(|partition| snapshot.applied.get(*partition) >= accepted.get(*partition)))
+        let source = self.platform.inner.source(&self.sink.source)?;
+        let accepted = source.handle.log.accepted().await;
+        let Some(accepted) = accepted.ok().filter(|_| source.handle.log.troubles().is_empty()) else {
+            self.sink.set_trouble(Some(format!(
+                "no window is closed before it is known whether partition {} of source \"{}\" has events; the log cannot be asked now",
+                snapshot.timeless[0], self.sink.source
+            )));
+            return Ok(false);
+        };
+        // What was there then is in this one, and tells the partition's time if it has any.
+        let mut snapshots = source.handle.snapshots.clone();
+        let later = snapshots.wait_for(|later| later.applied.covers(&accepted)).await.map_err(|_| Error::Stopping)?;
+        Ok(snapshot.timeless.iter().all(|partition| later.timeless.contains(partition)))
     }
 
     /// The view, if it can be asked, and how it is sent.
@@ -303,6 +335,8 @@ impl SinkTask {
         sent: Option<&Progress>,
     ) -> Result<Step> {
         let applied = &snapshot.applied;
+        // What another source's log has says nothing of this one.
+        let sent = sent.filter(|sent| sent.source == view.plan.source.name);
         let before = sent.map(Progress::position).unwrap_or_default();
         if !applied.covers(&before) {
             self.sink.set_trouble(Some(format!(
@@ -313,14 +347,14 @@ impl SinkTask {
             return Ok(Step::Nothing);
         }
         self.sink.set_trouble(None);
-        let is_same = sent.is_some_and(|sent| sent.definition == view.plan.id.as_str());
-        let next = |closed_before| Progress::at(&view.plan, applied, closed_before);
+        let is_same = sent.is_some_and(|sent| sent.is_of(&view.plan, plan));
+        let next = |closed_before| Progress::at(&view.plan, plan, applied, closed_before);
         let send = |plans, next| Ok(Step::Send { plans, key: plan.key.clone(), next, even_empty: false });
         if plan.mode == SinkMode::Append && view.plan.has_aggregate() {
             let Some(window) = view.plan.window() else { return Ok(Step::Nothing) };
             // The window that the watermark lies in is open; every one before it is closed.
             let until = snapshot.watermark_us.and_then(|watermark_us| window.window.start(watermark_us));
-            let from = sent.and_then(|sent| sent.closed_before);
+            let from = sent.filter(|sent| sent.mode == plan.mode).and_then(|sent| sent.closed_before);
             let Some(until) = until.filter(|until| from.is_none_or(|from| from < *until)) else {
                 return Ok(Step::Nothing);
             };
@@ -345,7 +379,8 @@ impl SinkTask {
             _ if !is_same && plan.mode == SinkMode::Update => send(all()?, next(None)),
             _ if !is_same => Ok(Step::Unknown),
             None => Ok(Step::Unknown),
-            Some(changes) if changes.is_empty() => Ok(Step::Nothing),
+            // The next changes begin here.
+            Some(changes) if changes.is_empty() => send(Vec::new(), next(None)),
             Some(changes) => send(self.rows_of(view, plan, changes)?, next(None)),
         }
     }
@@ -370,7 +405,7 @@ impl SinkTask {
         plan: &SinkPlan,
         sent: Option<Progress>,
     ) -> Result<CaughtUp> {
-        let same = sent.as_ref().filter(|sent| sent.definition == view.plan.id.as_str());
+        let same = sent.as_ref().filter(|sent| sent.is_of(&view.plan, plan));
         let is_by_rows = plan.mode == SinkMode::Append && !view.plan.has_aggregate();
         let needs_history = match plan.mode {
             SinkMode::Update => same.is_some(),
@@ -400,19 +435,19 @@ impl SinkTask {
             return Ok(CaughtUp { topic, sent });
         }
         if is_by_rows {
-            let next = Progress::at(&view.plan, &end, None);
+            let next = Progress::at(&view.plan, plan, &end, None);
             let topic = self.transact_history(topic, &view.plan, history, before, &plan.key, &next).await?;
             return Ok(CaughtUp { topic, sent: Some(next) });
         }
-        let (compiled, session) = (Arc::clone(&view.plan), self.session.clone());
-        let states = self.pool.run(async move { states_since(&compiled, &history, &before, &session).await }).await?;
         let position = &snapshot.applied;
-        // What came after the history's end is sent as well: a row is the snapshot's.
+        // What came after the history's end is sent as well: a row is the snapshot's. At once, before more comes than is kept.
         let Some(mut changes) = self.sink.changes.take(&view.plan, &end, position) else {
             return Err(Error::Overtaken { view: view.plan.name.clone() });
         };
+        let (compiled, session) = (Arc::clone(&view.plan), self.session.clone());
+        let states = self.pool.run(async move { states_since(&compiled, &history, &before, &session).await }).await?;
         changes.extend(states);
-        let next = Progress::at(&view.plan, position, None);
+        let next = Progress::at(&view.plan, plan, position, None);
         let topic = self.transact(topic, self.rows_of(view, plan, changes)?, &plan.key, &next, true).await?;
         Ok(CaughtUp { topic, sent: Some(next) })
     }
@@ -495,12 +530,16 @@ impl SinkTask {
             Ok::<_, Error>(())
         };
         let (encoded, sent) = tokio::join!(encoded, blocking(move || send_all(topic, received)));
-        let (topic, records) = match sent.map_err(|_| Error::Panicked { what: "sending to a sink's topic" })? {
-            Ok(Some(sent)) => sent,
-            // Nobody has said that this is all.
-            Ok(None) => return Err(encoded.err().unwrap_or(Error::Stopping)),
-            Err(error) => return Err(error.into()),
-        };
+        let Sent { topic, records, is_committed } =
+            match sent.map_err(|_| Error::Panicked { what: "sending to a sink's topic" })? {
+                Ok(Some(sent)) => sent,
+                // Nobody has said that this is all.
+                Ok(None) => return Err(encoded.err().unwrap_or(Error::Stopping)),
+                Err(error) => return Err(error.into()),
+            };
+        if is_committed {
+            *lock(&self.committed) = instant();
+        }
         let label = SinkLabel { sink: self.sink.definition.name.clone() };
         self.metrics.sink_records.get_or_create(&label).inc_by(records);
         let mut state = lock(&self.sink.state);
@@ -529,16 +568,23 @@ async fn hand_on(parts: &mpsc::Sender<Part>, records: Records) -> Result<()> {
     }
 }
 
+/// What became of a transaction.
+struct Sent {
+    topic: TransactionalTopic,
+    records: u64,
+    is_committed: bool,
+}
+
 /// Sends the parts of one transaction; gives the number of records, or `None` if the parts end before their end.
 fn send_all(
     topic: TransactionalTopic,
     mut parts: mpsc::Receiver<Part>,
-) -> watershed_shared::error::Result<Option<(TransactionalTopic, u64)>> {
+) -> watershed_shared::error::Result<Option<Sent>> {
     let (mut records, mut has_begun) = (0, false);
     while let Some(part) = parts.blocking_recv() {
         let is_empty_end = matches!(&part, Part::End { even_empty: false, .. }) && !has_begun;
         if is_empty_end {
-            return Ok(Some((topic, 0)));
+            return Ok(Some(Sent { topic, records: 0, is_committed: false }));
         }
         if !std::mem::replace(&mut has_begun, true) {
             topic.begin()?;
@@ -550,7 +596,7 @@ fn send_all(
             }
             Part::End { progress, .. } => {
                 topic.commit(&progress)?;
-                return Ok(Some((topic, records)));
+                return Ok(Some(Sent { topic, records, is_committed: true }));
             }
         }
     }

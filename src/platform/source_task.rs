@@ -289,6 +289,8 @@ impl SourceTask {
         let mut events = Vec::new();
         let mut oldest_us = Vec::new();
         let mut lost = Vec::new();
+        // As of `end`: what is read of one partition before the reading of another fails is read again.
+        let mut watermark = self.watermark.clone();
         let (mut rows, mut bytes) = (0, 0);
         // Another partition is first each time, so that one with much to read does not hold up the others.
         let partitions = log_end.offsets().len();
@@ -307,7 +309,7 @@ impl SourceTask {
                     lost.push(Gap { partition, range: batch.range });
                     continue;
                 }
-                self.watermark.observe(partition, &batch.events);
+                watermark.observe(partition, &batch.events);
                 events.push(batch.with_system_columns(&self.source.event_schema)?);
             }
         }
@@ -317,7 +319,7 @@ impl SourceTask {
         self.unarchived.push(events);
         self.gaps.extend(&lost);
         self.new_gaps.extend(lost);
-        self.applied = end;
+        (self.applied, self.watermark) = (end, watermark);
         fault::point("source.after_apply");
         self.publish();
         let now_us = now_us();

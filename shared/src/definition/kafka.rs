@@ -38,7 +38,9 @@ pub(super) const SOURCE_OPTIONS: [&str; 18] = [
 ];
 
 /// What of the topic makes a source's rows, which the platform must decide itself.
-const OWN_PROPERTIES: [&str; 11] = [
+const OWN_PROPERTIES: [&str; 13] = [
+    "delivery.report.only.error",
+    "produce.offset.report",
     "check.crcs",
     "client.rack",
     "isolation.level",
@@ -85,6 +87,11 @@ pub(super) fn kafka_options(
     if let Some(option) = options.get("format").filter(|_| http_ingest && format != RecordFormat::Json) {
         let reason = format!("events over HTTP cannot be written to the topic as '{}'", shorten(&option.value));
         return Err(refuse(option.at, reason, "http_ingest = true needs format = 'json'"));
+    }
+    if let Some(option) = options.get("schema_registry").filter(|_| http_ingest) {
+        let reason =
+            "events over HTTP are written to the topic without a schema's id, which the registry's readers expect";
+        return Err(refuse(option.at, reason, "leave schema_registry or http_ingest out"));
     }
     Ok(Arc::new(KafkaOptions {
         brokers: needed("brokers", "localhost:9092")?,

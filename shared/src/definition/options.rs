@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
 use super::text::{StatementText, refuse, shorten, take_identifier};
 use crate::error::Result;
+use crate::source::is_secret;
 
 /// Longest name of a topic; Kafka's limit.
 const TOPIC_BYTES_MAX: usize = 249;
@@ -77,7 +78,9 @@ impl WithOptions {
                 let reason = format!("the property {property} {because}, which the platform does itself");
                 return Err(refuse(option.at, reason, hint));
             }
-            properties.insert(property.to_owned(), option.value.clone());
+            // Only quoted values are hidden where definitions are shown.
+            properties
+                .insert(property.to_owned(), if is_secret(property) { option.text()? } else { option.value.clone() });
         }
         Ok(properties)
     }

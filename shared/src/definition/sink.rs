@@ -20,7 +20,9 @@ const MODES_HINT: &str = "the modes are 'update' (rows of changed groups), 'appe
                           'complete' (all rows each time)";
 
 /// What of a producer decides whether each record comes once, which the platform does itself.
-const OWN_PROPERTIES: [&str; 9] = [
+const OWN_PROPERTIES: [&str; 11] = [
+    "delivery.report.only.error",
+    "statistics.interval.ms",
     "bootstrap.servers",
     "metadata.broker.list",
     "transactional.id",

@@ -43,7 +43,7 @@ use crate::source::{KafkaOptions, SourceDefinition, dead_letters_of};
 use crate::time::sleep;
 
 mod bad_ratio;
-mod client;
+pub(crate) mod client;
 mod decode;
 mod identity;
 mod lane;

@@ -24,7 +24,7 @@ use crate::position::{Offset, PartitionId, Position};
 mod block;
 pub mod conformance;
 mod embedded;
-mod kafka;
+pub(crate) mod kafka;
 mod key;
 mod memory;
 mod partition;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::{SortOptions, sort_to_indices};
-use arrow::datatypes::Schema;
+use arrow::datatypes::{IntervalMonthDayNano, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, NullEquality, ScalarValue};
 use datafusion::datasource::provider_as_source;
@@ -16,7 +16,7 @@ use super::finished::StateParts;
 use super::key_columns::{bare_column, origins};
 use super::rows::{MemoryRows, RowTable};
 use super::stages::{ViewKind, ViewPlan};
-use crate::definition::TumblingWindow;
+use crate::definition::{TumblingWindow, WindowSize};
 
 /// The one key of a view that is a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub struct WindowKey {
     pub(super) key: usize,
     /// Size and offset.
     pub window: TumblingWindow,
-    /// The event time as SQL: a column or an expression over columns.
-    pub time: String,
+    /// The source's column that the windows are over; `None` for an expression.
+    pub time: Option<String>,
 }
 
 /// Up to so many groups are looked for one by one, more in the range between the least and the greatest.
@@ -44,7 +44,8 @@ impl ViewPlan {
     /// None that a compiled view has.
     pub fn key_outputs(&self) -> Result<Vec<Option<usize>>> {
         let bare = origins(&self.finish, &mut BTreeSet::new(), &bare_column)?;
-        let ends = origins(&self.finish, &mut BTreeSet::new(), &bare_or_shifted)?;
+        let size = self.window.as_ref().map(|window| window.window.size());
+        let ends = origins(&self.finish, &mut BTreeSet::new(), &|expr| bare_or_end(expr, size))?;
         let named = if self.is_without_keys() { 0 } else { self.key_count };
         let output = |key: usize| {
             // A window's end tells it as well as its start.
@@ -210,14 +211,24 @@ fn over_scan(plan: LogicalPlan, change: impl Fn(LogicalPlan) -> Result<LogicalPl
     Ok(changed.data)
 }
 
-/// A column as it stands, or plus a constant time.
-fn bare_or_shifted(expr: &Expr) -> Option<&Column> {
+/// A column as it stands, or plus a window's size: if it is a window's start, that tells the window too.
+fn bare_or_end(expr: &Expr, size: Option<WindowSize>) -> Option<&Column> {
     match expr {
-        Expr::Alias(alias) => bare_or_shifted(&alias.expr),
+        Expr::Alias(alias) => bare_or_end(&alias.expr, size),
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => match right.as_ref() {
-            Expr::Literal(value, _) if value.data_type().is_temporal() => bare_or_shifted(left),
+            Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if is_size(*interval, size?) => {
+                bare_column(left)
+            }
             _ => None,
         },
         other => bare_column(other),
+    }
+}
+
+fn is_size(interval: IntervalMonthDayNano, size: WindowSize) -> bool {
+    let day_time_us = i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000;
+    match size {
+        WindowSize::Micros(size_us) => interval.months == 0 && day_time_us == size_us,
+        WindowSize::Months(months) => day_time_us == 0 && i64::from(interval.months) == i64::from(months),
     }
 }

@@ -33,7 +33,7 @@ use datafusion::sql::sqlparser::ast;
 
 use super::changes::WindowKey;
 use super::float_extreme::{FloatExtreme, is_float};
-use super::key_columns::key_only_columns;
+use super::key_columns::{bare_column, key_only_columns, origins};
 use super::rows::{MemoryRows, RowSource, RowTable};
 use super::session::plan_session;
 use super::stages::{Aggregation, ViewKind, ViewPlan};
@@ -81,6 +81,7 @@ async fn compile_trusting(view: &ViewStatement, source: Arc<SourceDefinition>) -
         None => row_pieces(&analyzed),
     };
     let pieces = pieces.map_err(refuse)?;
+    let window = window_key(view, &source, &analyzed);
     let stored_schema = stored_schema(&pieces.state_schema).map_err(refuse)?;
     let plan = ViewPlan {
         name: view.name.clone(),
@@ -92,7 +93,7 @@ async fn compile_trusting(view: &ViewStatement, source: Arc<SourceDefinition>) -
         kind: pieces.kind,
         finish: pieces.finish,
         key_count: pieces.key_count,
-        window: window_key(view, &analyzed),
+        window,
         state_schema: pieces.state_schema,
         stored_schema,
         finished_schema: pieces.finished_schema,
@@ -122,11 +123,21 @@ async fn try_out(plan: &ViewPlan, session: &SessionState) -> Result<(), Refusal>
 }
 
 /// The key that is the view's window.
-fn window_key(view: &ViewStatement, analyzed: &LogicalPlan) -> Option<WindowKey> {
-    let definition = view.window.as_ref()?;
-    let is_window = |key: &Expr| matches!(unalias(key), Expr::ScalarFunction(call) if call.name() == TUMBLE);
-    let key = find_aggregate(analyzed)?.group_expr.iter().position(is_window)?;
-    Some(WindowKey { key, window: definition.window, time: definition.time.clone() })
+fn window_key(view: &ViewStatement, source: &SourceDefinition, analyzed: &LogicalPlan) -> Option<WindowKey> {
+    let (definition, aggregate) = (view.window.as_ref()?, find_aggregate(analyzed)?);
+    let call = |key: &Expr| match unalias(key) {
+        Expr::ScalarFunction(call) if call.name() == TUMBLE => Some(call.clone()),
+        _ => None,
+    };
+    let (key, call) = aggregate.group_expr.iter().enumerate().find_map(|(index, key)| Some((index, call(key)?)))?;
+    // The column of the source that it is, through whatever subqueries call it.
+    let origins = origins(&aggregate.input, &mut BTreeSet::new(), &bare_column).ok();
+    let column = |time: &Expr| {
+        let place = aggregate.input.schema().index_of_column(bare_column(time)?).ok()?;
+        let origin = (*origins.as_ref()?.get(place)?)?;
+        Some(source.event_schema.fields().get(origin)?.name().clone())
+    };
+    Some(WindowKey { key, window: definition.window, time: call.args.first().and_then(column) })
 }
 
 /// Why a view cannot be kept, and what to write instead.

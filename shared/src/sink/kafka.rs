@@ -5,24 +5,29 @@
 //! whoever opens the topic next sees which. See `docs/decisions/0013-sinks-commit-their-progress-with-their-records.md`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::Records;
 use crate::environment::with_environment;
 use crate::error::{Error, Result};
+use crate::log::kafka::client::reason_of;
 
 /// How long brokers may take for a step.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a full queue is waited for before it is looked at again.
 const POLL: Duration = Duration::from_millis(50);
+/// How long the brokers let a transaction take, unless they are told otherwise; librdkafka's default.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest metadata of one offset; brokers take 4 KiB by default (`offset.metadata.max.bytes`).
 const METADATA_BYTES_MAX: usize = 3_500;
 
@@ -49,6 +54,9 @@ pub struct TransactionalTopic {
     /// Names the group whose offsets carry the progress; reads it at the start.
     group: BaseConsumer,
     partitions: i32,
+    timeout: Duration,
+    /// When the transaction began that is not committed.
+    begun: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for TransactionalTopic {
@@ -68,41 +76,41 @@ impl TransactionalTopic {
     /// `Transaction` when brokers do not answer or refuse; `MissingVariable`.
     pub fn open(target: &TransactionalTarget) -> Result<(TransactionalTopic, Option<String>)> {
         let wrong = |error: KafkaError| failed(&target.what, "open", &error);
-        let mut config = ClientConfig::new();
-        config.set_log_level(RDKafkaLogLevel::Warning);
-        config.set("bootstrap.servers", with_environment(&target.brokers)?);
-        config.set("client.id", format!("watershed-{}", target.name));
-        for (name, value) in target.properties.iter() {
-            config.set(name, with_environment(value)?);
+        let (group, mut config) = group(target)?;
+        // As the field's other clients choose partitions, so that equal keys meet.
+        for (name, value) in
+            [("linger.ms", "5"), ("partitioner", "murmur2_random"), ("queue.buffering.max.kbytes", "65536")]
+        {
+            if !target.properties.contains_key(name) {
+                config.set(name, value);
+            }
         }
-        // Among all that write to the cluster: another sink of this name into another topic is another one.
-        let identity = format!("watershed-{}-{}", target.name, target.topic);
-        let mut consumer = config.clone();
-        consumer.set("group.id", &identity).set("enable.auto.commit", "false").set("isolation.level", "read_committed");
-        let group: BaseConsumer = consumer.create().map_err(wrong)?;
-        let mut defaults: BTreeMap<&str, &str> = BTreeMap::new();
-        defaults.insert("linger.ms", "5");
-        // As the field's other clients do it, so that equal keys meet in equal partitions.
-        defaults.insert("partitioner", "murmur2_random");
-        defaults.insert("queue.buffering.max.kbytes", "65536");
-        for (name, value) in defaults.into_iter().filter(|(name, _)| !target.properties.contains_key(*name)) {
-            config.set(name, value);
-        }
-        config.set("transactional.id", &identity);
+        config.set("transactional.id", identity(target));
         let producer: BaseProducer = config.create().map_err(wrong)?;
-        let metadata = producer.client().fetch_metadata(Some(&target.topic), TIMEOUT).map_err(wrong)?;
-        let found = metadata.topics().first().filter(|topic| topic.error().is_none() && !topic.partitions().is_empty());
-        let Some(found) = found else {
-            let reason =
-                format!("the brokers have no topic \"{}\"; create it, it is tried again by itself", target.topic);
-            return Err(Error::Transaction { action: "open", what: target.what.clone(), reason });
-        };
-        let partitions = found.partitions().len() as i32;
+        let partitions = partitions(target, producer.client().fetch_metadata(Some(&target.topic), TIMEOUT))?;
         producer.init_transactions(TIMEOUT).map_err(wrong)?;
-        let topic =
-            TransactionalTopic { what: target.what.clone(), topic: target.topic.clone(), producer, group, partitions };
-        let progress = topic.progress()?;
+        let timeout = target.properties.get("transaction.timeout.ms").and_then(|value| value.parse().ok());
+        let topic = TransactionalTopic {
+            what: target.what.clone(),
+            topic: target.topic.clone(),
+            producer,
+            group,
+            partitions,
+            timeout: timeout.map_or(TRANSACTION_TIMEOUT, Duration::from_millis),
+            begun: Mutex::default(),
+        };
+        let progress = progress(target, &topic.group, partitions)?;
         Ok((topic, progress))
+    }
+
+    /// The progress of the last transaction that was committed, without opening the topic: whoever has it open goes on.
+    ///
+    /// # Errors
+    /// As [`TransactionalTopic::open`].
+    pub fn progress_of(target: &TransactionalTarget) -> Result<Option<String>> {
+        let (group, _) = group(target)?;
+        let partitions = partitions(target, group.fetch_metadata(Some(&target.topic), TIMEOUT))?;
+        progress(target, &group, partitions)
     }
 
     /// Begins a transaction.
@@ -110,8 +118,9 @@ impl TransactionalTopic {
     /// # Errors
     /// `Transaction`; the topic must be opened anew then, as after an error of any other call.
     pub fn begin(&self) -> Result<()> {
-        let wrong = |error: KafkaError| failed_with(&self.producer, &self.what, "write to", &error);
-        self.producer.begin_transaction().map_err(wrong)
+        self.producer.begin_transaction().map_err(|error| self.failed("write to", &error))?;
+        *self.begun() = Some(Instant::now());
+        Ok(())
     }
 
     /// Adds records to the transaction; waits while brokers take less than is sent.
@@ -136,7 +145,7 @@ impl TransactionalTopic {
         let mut waited = Duration::ZERO;
         while let Err((error, refused)) = self.producer.send(next) {
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || waited > TIMEOUT {
-                return Err(failed_with(&self.producer, &self.what, "write to", &error));
+                return Err(self.failed("write to", &error));
             }
             self.producer.poll(POLL);
             waited += POLL;
@@ -150,7 +159,7 @@ impl TransactionalTopic {
     /// # Errors
     /// `Transaction`; whether it was committed shows when the topic is opened anew. `Fenced` when another process has opened it.
     pub fn commit(&self, progress: &str) -> Result<()> {
-        let wrong = |error: KafkaError| failed_with(&self.producer, &self.what, "commit to", &error);
+        let wrong = |error: KafkaError| self.failed("commit to", &error);
         let group = self.group.group_metadata().ok_or_else(|| Error::Transaction {
             action: "commit to",
             what: self.what.clone(),
@@ -159,7 +168,9 @@ impl TransactionalTopic {
         self.producer.flush(TIMEOUT).map_err(wrong)?;
         let offsets = self.pieces(progress)?;
         self.producer.send_offsets_to_transaction(&offsets, &group, TIMEOUT).map_err(wrong)?;
-        self.producer.commit_transaction(TIMEOUT).map_err(wrong)
+        self.producer.commit_transaction(TIMEOUT).map_err(wrong)?;
+        *self.begun() = None;
+        Ok(())
     }
 
     /// The progress as metadata of offsets: in partition `i` the `i`th piece, after the number of pieces.
@@ -178,37 +189,95 @@ impl TransactionalTopic {
                 return Err(Error::Transaction { action: "commit to", what: self.what.clone(), reason });
             }
             let mut place = offsets.add_partition(&self.topic, index as i32);
-            place.set_offset(Offset::Offset(0)).map_err(|error| failed(&self.what, "commit to", &error))?;
+            place.set_offset(Offset::Offset(0)).map_err(|error| self.failed("commit to", &error))?;
             place.set_metadata(format!("{}:{piece}", pieces.len()));
         }
         Ok(offsets)
     }
 
-    fn progress(&self) -> Result<Option<String>> {
-        let mut places = TopicPartitionList::new();
-        places.add_partition_range(&self.topic, 0, self.partitions - 1);
-        let committed =
-            self.group.committed_offsets(places, TIMEOUT).map_err(|error| failed(&self.what, "open", &error))?;
-        let mut elements = committed.elements();
-        elements.sort_by_key(rdkafka::topic_partition_list::TopicPartitionListElem::partition);
-        for element in &elements {
-            element.error().map_err(|error| failed(&self.what, "open", &error))?;
+    fn begun(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why a call fails: after a fatal error every call says only that there was one.
+    fn failed(&self, action: &'static str, error: &KafkaError) -> Error {
+        let failed = match self.producer.client().fatal_error() {
+            Some((code, reason)) => named(&self.what, action, Some(code), reason),
+            None => failed(&self.what, action, error),
+        };
+        let is_late = self.begun().is_some_and(|begun| begun.elapsed() >= self.timeout);
+        match failed {
+            // Brokers end a transaction that takes too long as they do when another process has come.
+            Error::Fenced { what } if is_late => Error::Transaction {
+                action,
+                what,
+                reason: format!(
+                    "the transaction took longer than {:?}; give it more time with kafka.transaction.timeout.ms",
+                    self.timeout
+                ),
+            },
+            other => other,
         }
-        let mut pieces = elements.iter().map(|element| element.metadata().split_once(':'));
-        let Some(Some((count, first))) = pieces.next() else { return Ok(None) };
-        let count: usize = count.parse().unwrap_or_default();
-        let mut progress = first.to_owned();
-        progress.extend(pieces.take(count.saturating_sub(1)).flatten().map(|(_, piece)| piece));
-        Ok(Some(progress))
     }
 }
 
-/// Why an open topic fails: after a fatal error every call says only that there was one.
-fn failed_with(producer: &BaseProducer, what: &str, action: &'static str, error: &KafkaError) -> Error {
-    match producer.client().fatal_error() {
-        Some((code, reason)) => named(what, action, Some(code), reason),
-        None => failed(what, action, error),
+impl Drop for TransactionalTopic {
+    fn drop(&mut self) {
+        if self.begun().take().is_some()
+            && let Err(error) = self.producer.abort_transaction(ABORT_TIMEOUT)
+        {
+            // Consumers of committed records wait until the brokers end it.
+            tracing::debug!(topic = self.topic, %error, "cannot abort a transaction");
+        }
     }
+}
+
+/// Among all that write to the cluster: another writer of this name to another topic is another one.
+fn identity(target: &TransactionalTarget) -> String {
+    format!("watershed-{}-{}", target.name, target.topic)
+}
+
+/// A client of the group whose offsets carry the progress, and what all clients are configured with.
+fn group(target: &TransactionalTarget) -> Result<(BaseConsumer, ClientConfig)> {
+    let mut config = ClientConfig::new();
+    config.set_log_level(RDKafkaLogLevel::Warning);
+    config.set("bootstrap.servers", with_environment(&target.brokers)?);
+    config.set("client.id", format!("watershed-{}", target.name));
+    for (name, value) in target.properties.iter() {
+        config.set(name, with_environment(value)?);
+    }
+    let mut consumer = config.clone();
+    consumer.set("group.id", identity(target)).set("enable.auto.commit", "false");
+    consumer.set("isolation.level", "read_committed").set("statistics.interval.ms", "0");
+    let group = consumer.create().map_err(|error| failed(&target.what, "open", &error))?;
+    Ok((group, config))
+}
+
+fn partitions(target: &TransactionalTarget, metadata: KafkaResult<Metadata>) -> Result<i32> {
+    let metadata = metadata.map_err(|error| failed(&target.what, "open", &error))?;
+    let found = metadata.topics().first().filter(|topic| topic.error().is_none() && !topic.partitions().is_empty());
+    found.map(|found| found.partitions().len() as i32).ok_or_else(|| {
+        let reason = format!("the brokers have no topic \"{}\"; create it, it is tried again by itself", target.topic);
+        Error::Transaction { action: "open", what: target.what.clone(), reason }
+    })
+}
+
+fn progress(target: &TransactionalTarget, group: &BaseConsumer, partitions: i32) -> Result<Option<String>> {
+    let wrong = |error: KafkaError| failed(&target.what, "open", &error);
+    let mut places = TopicPartitionList::new();
+    places.add_partition_range(&target.topic, 0, partitions - 1);
+    let committed = group.committed_offsets(places, TIMEOUT).map_err(wrong)?;
+    let mut elements = committed.elements();
+    elements.sort_by_key(rdkafka::topic_partition_list::TopicPartitionListElem::partition);
+    for element in &elements {
+        element.error().map_err(wrong)?;
+    }
+    let mut pieces = elements.iter().map(|element| element.metadata().split_once(':'));
+    let Some(Some((count, first))) = pieces.next() else { return Ok(None) };
+    let count: usize = count.parse().unwrap_or_default();
+    let mut progress = first.to_owned();
+    progress.extend(pieces.take(count.saturating_sub(1)).flatten().map(|(_, piece)| piece));
+    Ok(Some(progress))
 }
 
 fn failed(what: &str, action: &'static str, error: &KafkaError) -> Error {
@@ -216,7 +285,7 @@ fn failed(what: &str, action: &'static str, error: &KafkaError) -> Error {
         KafkaError::Transaction(error) => Some(error.code()),
         error => error.rdkafka_error_code(),
     };
-    named(what, action, code, error.to_string())
+    named(what, action, code, reason_of(error))
 }
 
 fn named(what: &str, action: &'static str, code: Option<RDKafkaErrorCode>, reason: String) -> Error {

@@ -101,7 +101,7 @@ impl KafkaOptions {
 
 /// Whether the property of this name is a secret.
 pub(crate) fn is_secret(name: &str) -> bool {
-    ["password", "secret", "token", "key.pem"].iter().any(|word| name.contains(word))
+    ["password", "passphrase", "secret", "token", "jaas", "key.pem"].iter().any(|word| name.contains(word))
 }
 
 /// A statement's text with stars in place of some of its quoted values.

@@ -12,6 +12,8 @@ use super::super::lock;
 
 /// More than that is not kept for a sink that does not come to send it: the history has it too.
 const BYTES_MAX: usize = 64 << 20;
+/// About what an entry takes besides its states.
+const ENTRY_BYTES: usize = 128;
 
 /// The changes of one view for one sink. The source's task adds to them, the sink takes them.
 #[derive(Debug, Default)]
@@ -48,7 +50,8 @@ impl Changes {
             false => states.clone(),
         };
         let states: Vec<RecordBatch> = states.iter().map(kept).collect();
-        let bytes = states.iter().map(RecordBatch::get_array_memory_size).sum();
+        let held = size_of::<Change>() + ENTRY_BYTES + size_of_val(end.offsets());
+        let bytes = held + states.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
         let mut changes = lock(&self.0);
         changes.bytes += bytes;
         changes.batches.push_back(Change { definition: plan.id.clone(), end: end.clone(), states, bytes });

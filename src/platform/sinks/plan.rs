@@ -69,6 +69,14 @@ impl SinkPlan {
                         columns.field(*missing).name()
                     )));
                 }
+                // A group that is gone has no other columns to delete it under.
+                if let Some(other) = key.iter().find(|column| !outputs.contains(&Some(**column))) {
+                    return Err(refuse(format!(
+                        "mode 'update' has the keys of the view's GROUP BY in the records' key and nothing else, and \"{}\" is \
+                         none of them",
+                        columns.field(*other).name()
+                    )));
+                }
             }
         }
         Ok(SinkPlan { mode, key })
@@ -90,12 +98,12 @@ fn append_by_window(view: &ViewPlan) -> Result<(), String> {
             view.source.name
         ));
     };
-    let time = window.time.rsplit('.').next().unwrap_or_default().trim_matches('"');
-    match time == watermark.column {
-        true => Ok(()),
-        false => Err(format!(
+    match &window.time {
+        Some(time) if *time == watermark.column => Ok(()),
+        other => Err(format!(
             "the windows of view \"{name}\" are over {}, but the watermark is over \"{}\"; mode 'append' needs windows over that",
-            window.time, watermark.column
+            other.as_ref().map_or("an expression".to_owned(), |column| format!("\"{column}\"")),
+            watermark.column
         )),
     }
 }
@@ -107,7 +115,7 @@ mod tests {
 
     use crate::platform::check_definitions;
 
-    const VIEWS: &str = "CREATE SOURCE edits (at TIMESTAMP NOT NULL, seen TIMESTAMP, page TEXT, delta BIGINT,
+    const VIEWS: &str = "CREATE SOURCE edits (at TIMESTAMP NOT NULL, seen TIMESTAMP, page TEXT, delta BIGINT, payload STRUCT<at TIMESTAMP>,
              WATERMARK FOR at AS at);
          CREATE SOURCE late (at TIMESTAMP NOT NULL, page TEXT);
          CREATE MATERIALIZED VIEW pages AS SELECT page, count(*) AS edits FROM edits GROUP BY page;
@@ -119,6 +127,16 @@ mod tests {
            SELECT window_end, count(*) AS edits FROM edits GROUP BY tumble(seen, INTERVAL '1 minute');
          CREATE MATERIALIZED VIEW late_minutes AS
            SELECT window_start, count(*) AS edits FROM late GROUP BY tumble(at, INTERVAL '1 minute');
+         CREATE MATERIALIZED VIEW hidden AS SELECT window_end, count(*) AS edits
+           FROM (SELECT seen AS at FROM edits) AS x GROUP BY tumble(at, INTERVAL '1 minute');
+         CREATE MATERIALIZED VIEW nested AS SELECT window_end, count(*) AS edits
+           FROM edits GROUP BY tumble(payload['at'], INTERVAL '1 minute');
+         CREATE MATERIALIZED VIEW shifted AS SELECT window_start + INTERVAL '1 month' AS m, count(*) AS edits
+           FROM edits GROUP BY tumble(at, INTERVAL '1 day');
+         CREATE MATERIALIZED VIEW ends AS SELECT window_end, page AS p, count(*) AS edits
+           FROM (SELECT page, at AS t FROM edits) AS x GROUP BY tumble(t, INTERVAL '1 month'), page;
+         CREATE MATERIALIZED VIEW words AS SELECT page, upper(page) AS word, count(*) AS edits
+           FROM edits GROUP BY page, upper(page);
          CREATE MATERIALIZED VIEW plain AS SELECT page FROM edits;";
 
     async fn refusal(view: &str, option: &str) -> String {
@@ -134,9 +152,14 @@ mod tests {
             ("plain", ", mode = 'update'", "has no GROUP BY, so that its rows never change; write mode = 'append'"),
             ("upper", "", "select every key of GROUP BY"),
             ("late_minutes", ", mode = 'append'", "source \"late\" has no watermark"),
-            ("seen", ", mode = 'append'", "are over seen, but the watermark is over \"at\""),
+            ("seen", ", mode = 'append'", "are over \"seen\", but the watermark is over \"at\""),
             ("pages", ", key = 'pag'", "view \"pages\" has no column \"pag\" for the key; its columns are page, edits"),
             ("pages", ", key = 'edits'", "and \"page\" is not; add it"),
+            ("pages", ", key = 'edits, page'", "\"edits\" is none of them"),
+            ("total", ", key = 'edits'", "\"edits\" is none of them"),
+            ("hidden", ", mode = 'append'", "are over \"seen\", but the watermark is over \"at\""),
+            ("nested", ", mode = 'append'", "are over an expression"),
+            ("shifted", "", "select every key of GROUP BY"),
             ("nothing", "", "sends view \"nothing\", which is not defined; the views are pages, upper"),
         ] {
             let refused = refusal(view, option).await;
@@ -148,7 +171,9 @@ mod tests {
     async fn a_view_that_can_be_sent_so_is_taken() {
         for (view, option) in [
             ("pages", ""),
-            ("pages", ", key = 'edits, page'"),
+            ("words", ", key = 'word, page'"),
+            ("ends", ", mode = 'append'"),
+            ("ends", ""),
             ("pages", ", mode = 'complete', key = 'edits'"),
             ("total", ""),
             ("minutes", ""),

@@ -70,7 +70,22 @@ pub(super) fn consumer_config(source: &str, options: &KafkaOptions, partitions: 
 
 /// An error of librdkafka as one of a source's log.
 pub(super) fn log_error(source: &str, action: &'static str, error: &KafkaError) -> Error {
-    Error::Log { action, name: source.to_owned(), reason: error.to_string() }
+    Error::Log { action, name: source.to_owned(), reason: reason_of(error) }
+}
+
+/// An error's words, without the values of properties, which may be secrets.
+pub(crate) fn reason_of(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, reason, name, _) => {
+            format!("the property {name} is refused: {}", without_value(reason))
+        }
+        error => error.to_string(),
+    }
+}
+
+/// librdkafka repeats refused values in quotes, after the property's own name.
+fn without_value(reason: &str) -> &str {
+    reason.split_once('"').map_or(reason, |(before, _)| before.trim_end())
 }
 
 /// What clients report besides records.

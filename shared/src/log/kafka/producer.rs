@@ -19,6 +19,10 @@ use crate::source::KafkaOptions;
 
 /// How long brokers may take for a record before the request that brought it fails.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
+/// Largest record that a client sends unless `message.max.bytes` says otherwise; brokers take about as much by default.
+const RECORD_BYTES_MAX: usize = 1_000_000;
+/// What a record takes besides key and value, at most.
+const RECORD_OVERHEAD_BYTES: usize = 128;
 /// Pause while the client's queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 const FULL_PAUSES_MAX: usize = 2_000;
@@ -29,6 +33,7 @@ pub struct TopicProducer {
     source: String,
     topic: String,
     producer: Arc<ThreadedProducer<Deliveries>>,
+    record_bytes_max: usize,
 }
 
 impl std::fmt::Debug for TopicProducer {
@@ -53,17 +58,33 @@ impl TopicProducer {
         config.set("enable.idempotence", "true").set("acks", "all");
         let producer = ThreadedProducer::from_config_and_context(&config, Deliveries);
         let producer = Arc::new(producer.map_err(|error| log_error(source, "open", &error))?);
-        Ok(TopicProducer { source: source.to_owned(), topic: options.topic.clone(), producer })
+        let record_bytes_max = options.properties.get("message.max.bytes").and_then(|value| value.parse().ok());
+        Ok(TopicProducer {
+            source: source.to_owned(),
+            topic: options.topic.clone(),
+            producer,
+            record_bytes_max: record_bytes_max.unwrap_or(RECORD_BYTES_MAX),
+        })
     }
 
     /// Writes records and returns when the brokers have all of them: the next offset of each partition written to; others
     /// are at 0. Equal keys go to equal partitions.
     ///
     /// # Errors
-    /// `Log` when the brokers do not take all of them in time; some may be in the topic then.
+    /// `RecordTooLarge`, and nothing is written; `Log` when the brokers do not take all of them in time: some may be in the topic
+    /// then.
     pub async fn write(&self, records: Records) -> Result<Position> {
         if records.is_empty() {
             return Ok(Position::default());
+        }
+        let bytes = |(key, value): (Option<&[u8]>, Option<&[u8]>)| {
+            key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES
+        };
+        if let Some((row, bytes)) =
+            records.iter().map(bytes).enumerate().find(|(_, bytes)| *bytes > self.record_bytes_max)
+        {
+            let (name, bytes_max) = (self.source.clone(), self.record_bytes_max);
+            return Err(Error::RecordTooLarge { name, row, bytes, bytes_max });
         }
         let (done, delivered) = oneshot::channel();
         let request = Arc::new(Request(Mutex::new(Progress {
