@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
@@ -17,9 +16,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::Records;
-use crate::environment::with_environment;
 use crate::error::{Error, Result};
-use crate::log::kafka::client::reason_of;
+use crate::log::kafka::client::{client_config, reason_of, set_properties};
 
 /// How long brokers may take for a step.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -239,13 +237,8 @@ fn identity(target: &TransactionalTarget) -> String {
 
 /// A client of the group whose offsets carry the progress, and what all clients are configured with.
 fn group(target: &TransactionalTarget) -> Result<(BaseConsumer, ClientConfig)> {
-    let mut config = ClientConfig::new();
-    config.set_log_level(RDKafkaLogLevel::Warning);
-    config.set("bootstrap.servers", with_environment(&target.brokers)?);
-    config.set("client.id", format!("watershed-{}", target.name));
-    for (name, value) in target.properties.iter() {
-        config.set(name, with_environment(value)?);
-    }
+    let mut config = client_config(&target.name, &target.brokers)?;
+    set_properties(&mut config, &target.properties)?;
     let mut consumer = config.clone();
     consumer.set("group.id", identity(target)).set("enable.auto.commit", "false");
     consumer.set("isolation.level", "read_committed").set("statistics.interval.ms", "0");

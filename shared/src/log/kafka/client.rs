@@ -19,21 +19,27 @@ const FETCHED_KIB_MAX: u32 = 64 << 10;
 /// Fewest that a partition needs to be fetched in batches.
 const FETCHED_KIB_MIN: u32 = 1 << 10;
 
-/// What every client of the source's topic has, and the user's properties, which come last.
+/// What every client has, of a source or a sink.
 ///
 /// # Errors
-/// `MissingVariable` when an option names what the environment does not have.
-pub(super) fn client_config(source: &str, options: &KafkaOptions) -> Result<ClientConfig> {
+/// `MissingVariable` when the brokers name what the environment does not have.
+pub(crate) fn client_config(name: &str, brokers: &str) -> Result<ClientConfig> {
+    // OpenSSL, unless it is told otherwise before anybody else uses it, frees its state when the process exits, and the threads of a
+    // client that is there until then crash in their handshakes (https://github.com/openssl/openssl/issues/6214).
+    openssl_sys::init();
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", with_environment(&options.brokers)?);
-    config.set("client.id", format!("watershed-{source}"));
+    config.set("bootstrap.servers", with_environment(brokers)?);
+    config.set("client.id", format!("watershed-{name}"));
     config.set_log_level(RDKafkaLogLevel::Warning);
     Ok(config)
 }
 
 /// Adds the user's properties; to be called last.
-pub(super) fn set_properties(config: &mut ClientConfig, options: &KafkaOptions) -> Result<()> {
-    for (name, value) in &options.properties {
+///
+/// # Errors
+/// `MissingVariable` when one names what the environment does not have.
+pub(crate) fn set_properties(config: &mut ClientConfig, properties: &BTreeMap<String, String>) -> Result<()> {
+    for (name, value) in properties {
         config.set(name, with_environment(value)?);
     }
     Ok(())
@@ -44,7 +50,7 @@ pub(super) fn set_properties(config: &mut ClientConfig, options: &KafkaOptions) 
 /// # Errors
 /// As [`client_config`].
 pub(super) fn consumer_config(source: &str, options: &KafkaOptions, partitions: u32) -> Result<ClientConfig> {
-    let mut config = client_config(source, options)?;
+    let mut config = client_config(source, &options.brokers)?;
     let fetched_kib = (FETCHED_KIB_MAX / partitions.max(1)).max(FETCHED_KIB_MIN);
     for (name, value) in [
         ("group.id", options.group.as_str()),
@@ -64,7 +70,7 @@ pub(super) fn consumer_config(source: &str, options: &KafkaOptions, partitions: 
     ] {
         config.set(name, value);
     }
-    set_properties(&mut config, options)?;
+    set_properties(&mut config, &options.properties)?;
     Ok(config)
 }
 

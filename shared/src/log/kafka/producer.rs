@@ -51,10 +51,10 @@ impl TopicProducer {
     /// # Errors
     /// `Log` when the client refuses its properties; `MissingVariable`.
     pub fn open(source: &str, options: &KafkaOptions) -> Result<TopicProducer> {
-        let mut config = client_config(source, options)?;
+        let mut config = client_config(source, &options.brokers)?;
         config.set("linger.ms", "2").set("message.timeout.ms", DELIVERY_TIMEOUT_MS);
         config.set("partitioner", "murmur2_random").set("queue.buffering.max.kbytes", "65536");
-        set_properties(&mut config, options)?;
+        set_properties(&mut config, &options.properties)?;
         config.set("enable.idempotence", "true").set("acks", "all");
         let producer = ThreadedProducer::from_config_and_context(&config, Deliveries);
         let producer = Arc::new(producer.map_err(|error| log_error(source, "open", &error))?);
