@@ -7,6 +7,7 @@ use config::{Environment, File, FileFormat};
 use watershed_shared::config::Config;
 use watershed_shared::definition::{Statement, parse_definitions};
 use watershed_shared::plan::ViewPlan;
+use watershed_shared::sink::{SinkDefinition, SinkFormat};
 use watershed_shared::source::{Connector, SourceDefinition};
 
 use crate::error::{Error, Result};
@@ -69,12 +70,16 @@ impl Project {
 
 /// A statement whose files are named from where the process runs, not from the project's folder.
 fn below(folder: &Path, mut statement: Statement) -> Statement {
-    if let Statement::Source(SourceDefinition { connector: Connector::Kafka(options), .. }) = &mut statement {
-        let options = Arc::make_mut(options);
-        let registry = options.registry.as_mut().and_then(|registry| registry.ca_file.as_mut());
-        for file in options.schema_file.as_mut().into_iter().chain(registry) {
-            *file = folder.join(&file);
+    let (schema_file, registry) = match &mut statement {
+        Statement::Source(SourceDefinition { connector: Connector::Kafka(options), .. }) => {
+            let options = Arc::make_mut(options);
+            (options.schema_file.as_mut(), options.registry.as_mut())
         }
+        Statement::Sink(SinkDefinition { format: SinkFormat::Avro(registry), .. }) => (None, Some(registry)),
+        _ => (None, None),
+    };
+    for file in schema_file.into_iter().chain(registry.and_then(|registry| registry.ca_file.as_mut())) {
+        *file = folder.join(&file);
     }
     statement
 }

@@ -11,6 +11,7 @@
 //! A body is made in pieces while it is sent, so that a large answer is in memory once and not twice, and no piece
 //! keeps a thread that serves requests for long. A type that a format cannot write is refused before the first piece.
 
+mod avro;
 mod csv;
 mod iso;
 mod json;
@@ -26,7 +27,8 @@ use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 
-pub use self::records::{objects_of, records_of, tombstones_of};
+pub use self::avro::AvroForm;
+pub use self::records::{RecordWriter, objects_of};
 
 use self::csv::CsvEncoder;
 use self::json::{JsonEncoder, value_encoders, value_options};

@@ -11,6 +11,6 @@ mod query;
 
 pub use answer::{Answer, AsOf, OffsetGap, SourceAsOf, ViewAsOf};
 pub use backend::*;
-pub use encode::{objects_of, records_of, tombstones_of};
+pub use encode::{AvroForm, RecordWriter, objects_of};
 pub use error::{Error, Result};
 pub use query::{QueryEngine, query_runtime};

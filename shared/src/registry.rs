@@ -6,6 +6,7 @@
 //! Calls block the thread until the answer is there. They must not come from a thread of an async runtime, which could
 //! not go on meanwhile. Several addresses are those of one registry: they are tried in their order.
 
+mod options;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::runtime::Handle;
 
+pub use self::options::RegistryOptions;
 use self::transport::{Request, Transport};
 use crate::error::Result;
 use crate::time::instant;

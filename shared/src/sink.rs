@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 pub use kafka::{TransactionalTarget, TransactionalTopic};
 pub use records::Records;
 
-use crate::source::without_values;
+use crate::registry::RegistryOptions;
+use crate::source::{secret_properties, without_values};
 
 /// A `CREATE SINK`; whether the view can be sent so is for the caller, who knows the view.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +32,23 @@ pub struct SinkDefinition {
     pub mode: Option<SinkMode>,
     /// How often, at most.
     pub trigger: Duration,
+    /// How records are spelled.
+    pub format: SinkFormat,
     /// The view's columns that make the records' key; by the view if `None`.
     pub key: Option<Vec<String>>,
     /// Properties of librdkafka, by name, as they are.
     pub properties: Arc<BTreeMap<String, String>>,
     /// Line in the definitions text where the statement starts, from 1.
     pub line: u64,
+}
+
+/// How a sink spells its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkFormat {
+    /// JSON objects, their values as in answers.
+    Json,
+    /// Avro records behind the ids of their schemas, which are registered here.
+    Avro(RegistryOptions),
 }
 
 /// What a sink sends at each trigger.
@@ -65,10 +77,12 @@ impl SinkDefinition {
 
     /// The definition's text without the secrets that stand in it, for whoever may ask what is defined.
     pub fn without_secrets(&self) -> String {
-        without_values(&self.sql, secret_values(&self.properties))
+        let registry = match &self.format {
+            SinkFormat::Json => None,
+            SinkFormat::Avro(registry) => Some(registry),
+        };
+        let secrets =
+            secret_properties(&self.properties).chain(registry.into_iter().flat_map(RegistryOptions::secrets));
+        without_values(&self.sql, secrets)
     }
-}
-
-fn secret_values(properties: &BTreeMap<String, String>) -> impl Iterator<Item = &String> {
-    properties.iter().filter(|(name, _)| crate::source::is_secret(name)).map(|(_, value)| value)
 }

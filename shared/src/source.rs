@@ -10,8 +10,8 @@ mod dead_letters;
 mod kafka;
 
 pub use dead_letters::{DEAD_LETTERS_SUFFIX, dead_letters_of};
-pub use kafka::{KafkaOptions, KafkaStart, MetadataColumn, RecordMetadata, RegistryOptions};
-pub(crate) use kafka::{is_secret, without_values};
+pub use kafka::{KafkaOptions, KafkaStart, MetadataColumn, RecordMetadata};
+pub(crate) use kafka::{is_secret, secret_properties, without_values};
 
 /// Most partitions that a source's log can have.
 pub const PARTITIONS_MAX: u32 = 1024;

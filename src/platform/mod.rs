@@ -22,6 +22,7 @@ mod gateway;
 mod live_view;
 mod open;
 mod ports;
+mod registry;
 mod replay;
 mod sinks;
 mod source_task;

@@ -17,26 +17,29 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use watershed_batch_layer::HistorySnapshot;
-use watershed_batch_layer::run::{states_since, stream_states_since};
-use watershed_serving_layer::{SinkStatus, records_of, tombstones_of};
+use watershed_batch_layer::run::stream_states_since;
+use watershed_serving_layer::{AvroForm, RecordWriter, SinkStatus};
 use watershed_shared::config::parallelism;
 use watershed_shared::cpu::{CpuPool, blocking};
+use watershed_shared::definition::DefinitionId;
 use watershed_shared::error::Error as SharedError;
 use watershed_shared::panics::catch_panic_of;
 use watershed_shared::plan::{StateParts, ViewPlan, plan_session};
 use watershed_shared::position::{Offset, Position};
-use watershed_shared::sink::{Records, SinkDefinition, SinkMode, TransactionalTopic};
+use watershed_shared::registry::SchemaType;
+use watershed_shared::sink::{Records, SinkDefinition, SinkFormat, SinkMode, TransactionalTopic};
 use watershed_shared::snapshot::{SnapshotReceiver, SourceSnapshot, ViewSnapshot};
 use watershed_shared::telemetry::{Metrics, SinkLabel};
 use watershed_shared::time::{instant, iso_timestamp, sleep};
 
 pub(super) use self::changes::Changes;
 pub(super) use self::plan::SinkPlan;
+use super::registry::schema_registry;
 use super::source_task::Command;
 use super::{Platform, lock};
 use crate::error::{Error, Result, with_causes};
@@ -79,11 +82,22 @@ struct Progress {
     mode: SinkMode,
     /// Names of the columns that made the records' key.
     key: Vec<String>,
+    /// How the records were spelled.
+    #[serde(default)]
+    spelling: Spelling,
     /// Position of the snapshot that was sent.
     offsets: Vec<u64>,
     /// In mode append with windows: those that start before this were closed; microseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     closed_before: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Spelling {
+    #[default]
+    Json,
+    Avro,
 }
 
 impl Progress {
@@ -99,6 +113,7 @@ impl Progress {
             definition: view.id.as_str().to_owned(),
             mode: plan.mode,
             key: plan.key.iter().map(|column| columns.field(*column).name().clone()).collect(),
+            spelling: if plan.avro.is_some() { Spelling::Avro } else { Spelling::Json },
             offsets: position.offsets().iter().map(|offset| offset.0).collect(),
             closed_before,
         }
@@ -107,7 +122,8 @@ impl Progress {
     /// Whether it was written by the same sink over the same definition, so that only changes are to be sent.
     fn is_of(&self, view: &ViewPlan, plan: &SinkPlan) -> bool {
         let now = Progress::at(view, plan, &Position::default(), None);
-        (&self.source, &self.definition, self.mode, &self.key) == (&now.source, &now.definition, now.mode, &now.key)
+        let same = Progress { offsets: self.offsets.clone(), closed_before: self.closed_before, ..now };
+        *self == Progress { format: self.format, ..same }
     }
 
     fn parse(text: &str) -> Result<Progress, String> {
@@ -170,7 +186,6 @@ enum Step {
     Unknown,
     Send {
         plans: Vec<Rows>,
-        key: Vec<usize>,
         next: Progress,
         even_empty: bool,
     },
@@ -180,6 +195,13 @@ enum Step {
 enum Rows {
     Present(LogicalPlan),
     Vanished(LogicalPlan),
+}
+
+/// How a sink sends one definition of its view.
+struct Prepared {
+    definition: DefinitionId,
+    plan: SinkPlan,
+    writer: Arc<RecordWriter>,
 }
 
 /// Starts the tasks of all sinks.
@@ -249,37 +271,42 @@ impl SinkTask {
         self.sink.set_trouble(None);
         let mut snapshots = self.platform.inner.source(&self.sink.source)?.handle.snapshots.clone();
         let mut is_in_step = false;
+        let mut prepared: Option<Prepared> = None;
         *lock(&self.committed) = instant();
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             let mut found = Step::Nothing;
-            if let Some((view, plan)) = self.view_of(&snapshot)? {
-                if !is_in_step && plan.mode != SinkMode::Complete {
-                    let caught_up = self.catch_up(topic, &mut snapshots, view, &plan, sent.clone()).await?;
+            if let Some(view) = self.view_of(&snapshot) {
+                let prepared = match prepared.take().filter(|prepared| prepared.definition == view.plan.id) {
+                    Some(same) => prepared.insert(same),
+                    None => prepared.insert(self.prepare(&view.plan).await?),
+                };
+                if !is_in_step && prepared.plan.mode != SinkMode::Complete {
+                    let caught_up = self.catch_up(topic, &mut snapshots, view, prepared, sent.clone()).await?;
                     (topic, sent) = (caught_up.topic, caught_up.sent);
                     is_in_step = true;
                     continue;
                 }
-                found = match self.step(&snapshot, view, &plan, sent.as_ref())? {
+                found = match self.step(&snapshot, view, &prepared.plan, sent.as_ref())? {
                     Step::Send { next, .. } if next.closed_before.is_some() && !self.may_close(&snapshot).await? => {
                         Step::Nothing
                     }
                     found => found,
                 };
             }
-            match found {
-                Step::Unknown => {
+            match (found, &prepared) {
+                (Step::Unknown, _) => {
                     is_in_step = false;
                     continue;
                 }
-                Step::Send { plans, key, next, even_empty } => {
-                    topic = self.transact(topic, plans, &key, &next, even_empty).await?;
+                (Step::Send { plans, next, even_empty }, Some(prepared)) => {
+                    topic = self.transact(topic, plans, &prepared.writer, &next, even_empty).await?;
                     sent = Some(next);
                 }
-                Step::Nothing => {}
+                (Step::Send { .. } | Step::Nothing, _) => {}
             }
             if let Some(same) = sent.as_ref().filter(|_| instant() - *lock(&self.committed) >= REFRESH_INTERVAL) {
-                topic = self.transact(topic, Vec::new(), &[], same, true).await?;
+                topic = self.write(topic, |parts| async { Ok(parts) }, same, true).await?;
             }
             sleep(self.sink.definition.trigger).await;
             tokio::select! {
@@ -310,20 +337,43 @@ impl SinkTask {
         Ok(snapshot.timeless.iter().all(|partition| later.timeless.contains(partition)))
     }
 
-    /// The view, if it can be asked, and how it is sent.
-    fn view_of<'a>(&self, snapshot: &'a SourceSnapshot) -> Result<Option<(&'a ViewSnapshot, SinkPlan)>> {
+    /// How a definition of the view is sent. A registry is told the schemas.
+    async fn prepare(&self, view: &ViewPlan) -> Result<Prepared> {
+        let definition = &self.sink.definition;
+        let plan = SinkPlan::new(definition, view)?;
+        lock(&self.sink.state).mode = Some(plan.mode);
+        let key = plan.key.clone();
+        let writer = match (&definition.format, plan.avro.clone()) {
+            (SinkFormat::Avro(options), Some(forms)) => {
+                let (registry, topic) = (schema_registry(options)?, definition.topic.clone());
+                let register = move || {
+                    let id = |part: &str, form: &AvroForm| {
+                        registry.register(&format!("{topic}-{part}"), SchemaType::Avro, form.text())
+                    };
+                    let value = id("value", &forms.value)?;
+                    let key_form = forms.key.map(|form| Ok::<_, SharedError>((id("key", &form)?, form))).transpose()?;
+                    let key_form = key_form.map(|(id, form)| (form, id));
+                    Ok::<_, SharedError>(RecordWriter::avro(key, key_form, (forms.value, value)))
+                };
+                blocking(register).await.map_err(|_| Error::Panicked { what: "registering a sink's schemas" })??
+            }
+            _ => RecordWriter::json(key),
+        };
+        Ok(Prepared { definition: view.id.clone(), plan, writer: Arc::new(writer) })
+    }
+
+    /// The view, if it can be asked.
+    fn view_of<'a>(&self, snapshot: &'a SourceSnapshot) -> Option<&'a ViewSnapshot> {
         let name = &self.sink.definition.view;
-        let Some(view) = snapshot.views.get(name) else {
+        let view = snapshot.views.get(name);
+        if view.is_none() {
             let reason = match snapshot.failures.get(name) {
                 Some(failure) => format!("view \"{name}\" has stopped: {failure}"),
                 None => format!("view \"{name}\" is being built from the history"),
             };
             self.sink.set_trouble(Some(reason));
-            return Ok(None);
-        };
-        let plan = SinkPlan::new(&self.sink.definition, &view.plan)?;
-        lock(&self.sink.state).mode = Some(plan.mode);
-        Ok(Some((view, plan)))
+        }
+        view
     }
 
     /// What a snapshot has that was not sent.
@@ -349,7 +399,7 @@ impl SinkTask {
         self.sink.set_trouble(None);
         let is_same = sent.is_some_and(|sent| sent.is_of(&view.plan, plan));
         let next = |closed_before| Progress::at(&view.plan, plan, applied, closed_before);
-        let send = |plans, next| Ok(Step::Send { plans, key: plan.key.clone(), next, even_empty: false });
+        let send = |plans, next| Ok(Step::Send { plans, next, even_empty: false });
         if plan.mode == SinkMode::Append && view.plan.has_aggregate() {
             let Some(window) = view.plan.window() else { return Ok(Step::Nothing) };
             // The window that the watermark lies in is open; every one before it is closed.
@@ -359,12 +409,7 @@ impl SinkTask {
                 return Ok(Step::Nothing);
             };
             let rows = view.plan.rows_of_windows(view.parts(), from, until).map_err(SharedError::from)?;
-            return Ok(Step::Send {
-                plans: vec![Rows::Present(rows)],
-                key: plan.key.clone(),
-                next: next(Some(until)),
-                even_empty: true,
-            });
+            return Ok(Step::Send { plans: vec![Rows::Present(rows)], next: next(Some(until)), even_empty: true });
         }
         if is_same && before == *applied {
             return Ok(Step::Nothing);
@@ -402,9 +447,10 @@ impl SinkTask {
         topic: TransactionalTopic,
         snapshots: &mut SnapshotReceiver,
         view: &ViewSnapshot,
-        plan: &SinkPlan,
+        prepared: &Prepared,
         sent: Option<Progress>,
     ) -> Result<CaughtUp> {
+        let (plan, writer) = (&prepared.plan, &prepared.writer);
         let same = sent.as_ref().filter(|sent| sent.is_of(&view.plan, plan));
         let is_by_rows = plan.mode == SinkMode::Append && !view.plan.has_aggregate();
         let needs_history = match plan.mode {
@@ -436,7 +482,7 @@ impl SinkTask {
         }
         if is_by_rows {
             let next = Progress::at(&view.plan, plan, &end, None);
-            let topic = self.transact_history(topic, &view.plan, history, before, &plan.key, &next).await?;
+            let topic = self.transact_history(topic, &view.plan, history, before, writer, &next).await?;
             return Ok(CaughtUp { topic, sent: Some(next) });
         }
         let position = &snapshot.applied;
@@ -444,12 +490,27 @@ impl SinkTask {
         let Some(mut changes) = self.sink.changes.take(&view.plan, &end, position) else {
             return Err(Error::Overtaken { view: view.plan.name.clone() });
         };
-        let (compiled, session) = (Arc::clone(&view.plan), self.session.clone());
-        let states = self.pool.run(async move { states_since(&compiled, &history, &before, &session).await }).await?;
-        changes.extend(states);
+        changes.extend(self.keys_since(&view.plan, history, before).await?);
         let next = Progress::at(&view.plan, plan, position, None);
-        let topic = self.transact(topic, self.rows_of(view, plan, changes)?, &plan.key, &next, true).await?;
+        let topic = self.transact(topic, self.rows_of(view, plan, changes)?, writer, &next, true).await?;
         Ok(CaughtUp { topic, sent: Some(next) })
+    }
+
+    /// The keys of the groups that have got events in a history version since a position; some may come several times.
+    async fn keys_since(
+        &self,
+        view: &Arc<ViewPlan>,
+        history: HistorySnapshot,
+        before: Position,
+    ) -> Result<Vec<RecordBatch>> {
+        let (view, session) = (Arc::clone(view), self.session.clone());
+        let collect = async move {
+            let keys: Vec<usize> = (0..view.key_count()).collect();
+            let states = stream_states_since(&view, &history, &before, &session).await?;
+            let keys = states.map(|states| states.and_then(|states| Ok(states.project(&keys)?)));
+            Ok::<_, Error>(keys.try_collect().await.map_err(SharedError::from)?)
+        };
+        self.pool.run(collect).await
     }
 
     /// Sends rows and commits them with the progress that they stand for.
@@ -457,11 +518,11 @@ impl SinkTask {
         &self,
         topic: TransactionalTopic,
         plans: Vec<Rows>,
-        key: &[usize],
+        writer: &Arc<RecordWriter>,
         next: &Progress,
         even_empty: bool,
     ) -> Result<TransactionalTopic> {
-        let (session, key) = (self.session.clone(), key.to_vec());
+        let (session, writer) = (self.session.clone(), Arc::clone(writer));
         let encode = move |parts: mpsc::Sender<Part>| async move {
             for rows in plans {
                 let (plan, is_present) = match rows {
@@ -472,7 +533,7 @@ impl SinkTask {
                 let mut rows = execute_stream(plan, session.task_ctx()).map_err(SharedError::from)?;
                 while let Some(rows) = rows.next().await {
                     let rows = rows.map_err(SharedError::from)?;
-                    let records = if is_present { records_of(&rows, &key) } else { tombstones_of(&rows) };
+                    let records = if is_present { writer.records(&rows) } else { writer.tombstones(&rows) };
                     hand_on(&parts, records.map_err(SharedError::from)?).await?;
                 }
             }
@@ -488,10 +549,10 @@ impl SinkTask {
         view: &Arc<ViewPlan>,
         history: HistorySnapshot,
         before: Position,
-        key: &[usize],
+        writer: &Arc<RecordWriter>,
         next: &Progress,
     ) -> Result<TransactionalTopic> {
-        let (view, session, key) = (Arc::clone(view), self.one_by_one.clone(), key.to_vec());
+        let (view, session, writer) = (Arc::clone(view), self.one_by_one.clone(), Arc::clone(writer));
         let encode = move |parts: mpsc::Sender<Part>| async move {
             let mut states = stream_states_since(&view, &history, &before, &session).await?;
             while let Some(states) = states.next().await {
@@ -500,7 +561,7 @@ impl SinkTask {
                 let rows = session.create_physical_plan(&rows).await.map_err(SharedError::from)?;
                 let mut rows = execute_stream(rows, session.task_ctx()).map_err(SharedError::from)?;
                 while let Some(rows) = rows.next().await {
-                    let records = records_of(&rows.map_err(SharedError::from)?, &key);
+                    let records = writer.records(&rows.map_err(SharedError::from)?);
                     hand_on(&parts, records.map_err(SharedError::from)?).await?;
                 }
             }

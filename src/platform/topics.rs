@@ -5,19 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use watershed_batch_layer::{Append, EncodeOptions, History, Store};
 use watershed_shared::definition::Statement;
-use watershed_shared::environment::with_environment;
 use watershed_shared::error::Error as SharedError;
 use watershed_shared::format::RecordSchemas;
 use watershed_shared::log::{KafkaTopic, KnownRecord, Log};
 use watershed_shared::position::{PartitionId, Position};
-use watershed_shared::registry::{RegistryAuth, SchemaRegistry};
-use watershed_shared::source::{Connector, KafkaOptions, RegistryOptions, SourceDefinition, dead_letters_of};
+use watershed_shared::source::{Connector, KafkaOptions, SourceDefinition, dead_letters_of};
 use watershed_shared::time::sleep;
 
+use super::registry::schema_registry;
 use crate::error::{Error, Result, with_causes};
 
 /// Pause before brokers are asked again where a source begins.
@@ -177,21 +175,7 @@ fn schemas(options: &KafkaOptions) -> Result<RecordSchemas> {
     Ok(RecordSchemas { registry, schema_text, message: options.message.clone() })
 }
 
-fn schema_registry(options: &RegistryOptions) -> Result<SchemaRegistry> {
-    let urls = with_environment(&options.url)?;
-    let urls: Vec<String> = urls.split(',').map(|url| url.trim().to_owned()).collect();
-    let auth = match (&options.login, &options.token) {
-        (Some((user, password)), _) => {
-            RegistryAuth::Basic { user: with_environment(user)?, password: with_environment(password)? }
-        }
-        (None, Some(token)) => RegistryAuth::Bearer(with_environment(token)?),
-        (None, None) => RegistryAuth::None,
-    };
-    let certificates = options.ca_file.as_ref().map(|path| read_file(path)).transpose()?;
-    Ok(SchemaRegistry::new(&urls, auth, certificates.as_deref().map(str::as_bytes), Handle::current())?)
-}
-
-fn read_file(path: &Path) -> Result<String> {
+pub(super) fn read_file(path: &Path) -> Result<String> {
     std::fs::read_to_string(path)
         .map_err(|error| Error::Unreadable { path: path.to_owned(), reason: error.to_string() })
 }

@@ -21,21 +21,40 @@ pub(crate) fn consume(broker: &Broker, topic: &str) -> Result<Vec<Shown>> {
 
 /// As [`consume`], of the broker at an address.
 pub(crate) fn consume_at(address: &str, topic: &str) -> Result<Vec<Shown>> {
-    let mut command = Command::new("kcat");
-    command.args(["-C", "-b", address, "-t", topic, "-o", "beginning", "-e", "-q"]);
-    // Length and contents of key and value; a length of -1 is NULL.
-    command.args(["-X", "isolation.level=read_committed", "-f", "%K\\t%k\\t%S\\t%s\\n"]);
-    let output = command.output().context("kcat cannot be run; \"make test-kafka\" installs it")?;
-    let shown = String::from_utf8(output.stdout)?;
-    ensure!(output.status.success(), "kcat: {}", String::from_utf8_lossy(&output.stderr));
-    shown.lines().map(parse).collect()
+    let json = |part: Option<Vec<u8>>| part.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+    let records = consume_bytes(address, topic)?.into_iter();
+    records.map(|(key, value)| Ok(Shown { key: json(key)?, value: json(value)? })).collect()
 }
 
-fn parse(line: &str) -> Result<Shown> {
-    let parts: Vec<&str> = line.splitn(4, '\t').collect();
-    let [key_length, key, value_length, value] = parts[..] else { anyhow::bail!("kcat shows {line:?}") };
-    let part = |length: &str, text: &str| -> Result<Option<Value>> {
-        if length == "-1" { Ok(None) } else { Ok(Some(serde_json::from_str(text)?)) }
-    };
-    Ok(Shown { key: part(key_length, key)?, value: part(value_length, value)? })
+/// Key and value of a record, as they are.
+pub(crate) type Bytes = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+/// As [`consume_at`], without a look at what the records hold.
+pub(crate) fn consume_bytes(address: &str, topic: &str) -> Result<Vec<Bytes>> {
+    let mut command = Command::new("kcat");
+    command.args(["-C", "-b", address, "-t", topic, "-o", "beginning", "-e", "-q"]);
+    // Lengths of key and value, then both; a length of -1 is NULL.
+    command.args(["-X", "isolation.level=read_committed", "-f", "%K %S %k%s"]);
+    let output = command.output().context("kcat cannot be run; \"make test-kafka\" installs it")?;
+    ensure!(output.status.success(), "kcat: {}", String::from_utf8_lossy(&output.stderr));
+    let mut rest = output.stdout.as_slice();
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let lengths = [take_length(&mut rest)?, take_length(&mut rest)?];
+        let mut part = |length: Option<usize>| {
+            length
+                .map(|length| rest.split_off(..length).map(<[u8]>::to_vec).context("kcat shows too little"))
+                .transpose()
+        };
+        records.push((part(lengths[0])?, part(lengths[1])?));
+    }
+    Ok(records)
+}
+
+/// The number at the beginning, with the space behind it; `None` for -1.
+fn take_length(rest: &mut &[u8]) -> Result<Option<usize>> {
+    let end = rest.iter().position(|byte| *byte == b' ').context("kcat shows no length")?;
+    let number: i64 = std::str::from_utf8(&rest[..end])?.parse()?;
+    *rest = &rest[end + 1..];
+    Ok(usize::try_from(number).ok())
 }

@@ -33,6 +33,15 @@ impl Registry {
         Ok(id.try_into()?)
     }
 
+    /// The newest schema of a subject, with its id.
+    pub(crate) async fn latest(&self, subject: &str) -> Result<(u32, Value)> {
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("{}/subjects/{subject}/versions/latest", self.url);
+        let answer: Value = client.get(url).send().await?.error_for_status()?.json().await?;
+        let id = answer["id"].as_u64().with_context(|| format!("no id in {answer}"))?;
+        Ok((id.try_into()?, serde_json::from_str(answer["schema"].as_str().context("no schema")?)?))
+    }
+
     /// Ends the registry as a crash does.
     pub(crate) fn kill(&self) -> Result<()> {
         run("registry", "kill", self.folder.path(), &[]).map(drop)

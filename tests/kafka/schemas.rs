@@ -1,10 +1,13 @@
 //! Records behind the ids of a real schema registry.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::broker::{Broker, produce};
+use crate::broker::{Broker, TIMEOUT, produce};
 use crate::harness::platform::Platform;
+use crate::kcat::{Bytes, consume_bytes};
 use crate::registry::Registry;
 
 /// Avro's variable-length integers.
@@ -103,4 +106,83 @@ async fn schemas_may_change_in_mid_stream_and_the_registry_may_be_away() -> Resu
     let answer = platform.ask("SELECT events, n FROM totals WHERE channel IS NULL").await?;
     ensure!(answer.rows[0] == [json!(12), json!(1145)], "{:?}", answer.rows);
     platform.stop()
+}
+
+/// What a value is in a union with null.
+fn some(value: Vec<u8>) -> Vec<u8> {
+    [long(1), value].concat()
+}
+
+/// A sink writes Avro, as the specification has it byte by byte, behind the ids of schemas that it registers; a view that has
+/// got a column gets another schema, and the registry may be away meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn sinks_write_avro_behind_schemas_that_they_register() -> Result<()> {
+    let (broker, registry) = (Broker::start()?, Registry::start()?);
+    broker.create_topic("edits", 1)?;
+    broker.create_topic("pages", 1)?;
+    let sql = |columns: &str| {
+        format!(
+            "CREATE SOURCE edits (page TEXT, n BIGINT NOT NULL)
+             WITH (connector = 'kafka', brokers = '{address}', topic = 'edits');
+             CREATE MATERIALIZED VIEW pages AS SELECT page, sum(n) AS n{columns} FROM edits GROUP BY page HAVING sum(n) > 0;
+             CREATE SINK page_changes FROM pages INTO 'pages' WITH (brokers = '{address}', trigger = '20 milliseconds',
+               format = 'avro', schema_registry = '{registry}');",
+            address = broker.address,
+            registry = registry.url
+        )
+    };
+    let mut platform = Platform::start_with("edits", &sql(""), "[history]\ncommit_interval = \"200ms\"\n")?;
+    let producer = broker.producer(None)?;
+    let send = |page: &str, n: i64| produce(&producer, "edits", 1, [json!({"page": page, "n": n}).to_string()]);
+    send("Wien", 300)?;
+    let mut expected: Vec<Bytes> = Vec::new();
+    let first = wait_for_records(&platform, &broker, 1).await?;
+    let (key_id, key_schema) = registry.latest("pages-key").await?;
+    let (value_id, value_schema) = registry.latest("pages-value").await?;
+    let optional = |name: &str, kind: &str| json!({"name": name, "type": ["null", kind], "default": null});
+    ensure!(key_schema == json!({"type": "record", "name": "pages_key", "fields": [optional("page", "string")]}));
+    let columns = json!([optional("page", "string"), optional("n", "long")]);
+    ensure!(value_schema == json!({"type": "record", "name": "pages", "fields": columns}), "{value_schema}");
+    let key = framed(key_id, &[some(text("Wien"))]);
+    expected.push((Some(key.clone()), Some(framed(value_id, &[some(text("Wien")), some(long(300))]))));
+    ensure!(first == expected, "{first:?}");
+    // HAVING lets it through no more.
+    send("Wien", -300)?;
+    expected.push((Some(key.clone()), None));
+    let gone = wait_for_records(&platform, &broker, 2).await?;
+    ensure!(gone == expected, "{gone:?}");
+    platform.stop()?;
+
+    registry.kill()?;
+    std::fs::write(platform.folder.path().join("project/definitions.sql"), sql(", count(*) AS edits"))?;
+    platform.start_again()?;
+    send("Wien", 7)?;
+    let started = Instant::now();
+    loop {
+        let sinks: Value = platform.get("/v1/sinks").await?;
+        if sinks["sinks"][0]["trouble"].as_str().is_some_and(|trouble| trouble.contains("registry")) {
+            break;
+        }
+        ensure!(started.elapsed() < TIMEOUT, "{sinks}");
+    }
+    registry.restart()?;
+    let again = wait_for_records(&platform, &broker, 3).await?;
+    let (new_id, _) = registry.latest("pages-value").await?;
+    ensure!(new_id != value_id);
+    expected.push((Some(key), Some(framed(new_id, &[some(text("Wien")), some(long(7)), some(long(3))]))));
+    ensure!(again == expected, "{again:?}");
+    platform.stop()
+}
+
+/// The records of topic `pages` when there are so many.
+async fn wait_for_records(platform: &Platform, broker: &Broker, count: usize) -> Result<Vec<Bytes>> {
+    let started = Instant::now();
+    loop {
+        let records = consume_bytes(&broker.address, "pages")?;
+        if records.len() >= count {
+            return Ok(records);
+        }
+        let sinks: Value = platform.get("/v1/sinks").await?;
+        ensure!(started.elapsed() < TIMEOUT, "{} records: {sinks}", records.len());
+    }
 }

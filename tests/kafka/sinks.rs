@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -252,14 +253,15 @@ async fn the_example_sends_every_edit_to_its_result_topics() -> Result<()> {
     const EDITS: u64 = 1_000;
     let folder = tempfile::tempdir()?;
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pipeline = std::process::Command::new(root.join("examples/edits-kafka/pipeline"))
+    let pipeline = Command::new(root.join("examples/edits-kafka/pipeline"))
         .args(["--port", "free", "--edits", &EDITS.to_string(), "--data"])
         .arg(folder.path())
         .env("WATERSHED", env!("CARGO_BIN_EXE_watershed"))
         .env("WATERSHED_HTTP", "127.0.0.1:0")
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()?;
-    let mut printed = BufReader::new(pipeline.stdout.take().context("no output")?).lines();
+    let mut pipeline = Pipeline(pipeline);
+    let mut printed = BufReader::new(pipeline.0.stdout.take().context("no output")?).lines();
     let address = printed.next().context("it says nothing")??;
     let address = address.strip_prefix("broker: ").with_context(|| format!("it says {address:?}"))?.to_owned();
     let started = Instant::now();
@@ -274,10 +276,30 @@ async fn the_example_sends_every_edit_to_its_result_topics() -> Result<()> {
         ensure!(started.elapsed() < PATIENCE, "not everything is in the topics");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    let stopped = std::process::Command::new("kill").args(["-TERM", &pipeline.id().to_string()]).status()?;
-    ensure!(stopped.success());
-    // The script waits for Watershed, which the signal reaches through its process group in a terminal, and here by hand.
-    std::process::Command::new("pkill").args(["-TERM", "-P", &pipeline.id().to_string(), "watershed"]).status()?;
-    pipeline.wait()?;
-    Ok(())
+    pipeline.stop()
+}
+
+/// The example's script, which ends with the test.
+struct Pipeline(Child);
+
+impl Pipeline {
+    fn stop(&mut self) -> Result<()> {
+        let id = self.0.id().to_string();
+        let stopped = Command::new("kill").args(["-TERM", &id]).status()?;
+        ensure!(stopped.success(), "the pipeline has ended by itself");
+        // The script waits for Watershed, which the signal reaches through its process group in a terminal, and here by hand.
+        Command::new("pkill").args(["-TERM", "-P", &id, "watershed"]).status()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None))
+            && let Err(error) = self.stop()
+        {
+            println!("the pipeline may still run: {error:#}");
+        }
+    }
 }

@@ -1,45 +1,113 @@
-//! Rows as records of a topic: key and value are JSON objects, their values spelled as in answers.
+//! Rows as records of a topic: key and value are JSON objects, their values spelled as in answers, or Avro records.
 
 use arrow::array::{Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 use arrow::json::writer::NullableEncoder;
+use arrow_avro::writer::EncodedRows;
 use watershed_shared::sink::Records;
 
+use super::avro::AvroForm;
 use super::json::{value_encoders, value_options};
 
-/// A record for each row of `rows`: the value has all its columns, the key those at the places `key`; no key without any.
+/// Spells rows of one schema as records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordWriter {
+    key: Vec<usize>,
+    form: Form,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form {
+    Json,
+    /// Key and value with the ids of their schemas.
+    Avro {
+        key: Option<(AvroForm, u32)>,
+        value: (AvroForm, u32),
+    },
+}
+
+impl RecordWriter {
+    /// JSON objects: the value has all columns, the key those at the places `key`; no key without any.
+    pub fn json(key: Vec<usize>) -> RecordWriter {
+        RecordWriter { key, form: Form::Json }
+    }
+
+    /// The same as Avro records; each schema comes with the id that the registry has given it.
+    pub fn avro(key: Vec<usize>, key_form: Option<(AvroForm, u32)>, value_form: (AvroForm, u32)) -> RecordWriter {
+        RecordWriter { key, form: Form::Avro { key: key_form, value: value_form } }
+    }
+
+    /// A record for each row of `rows`.
+    ///
+    /// # Errors
+    /// A column's type has no JSON form, or a value none in Avro.
+    pub fn records(&self, rows: &RecordBatch) -> Result<Records, ArrowError> {
+        let keys = rows.project(&self.key)?;
+        match &self.form {
+            Form::Json => {
+                let options = value_options();
+                let (mut key, mut value) = (Members::of(&keys, &options)?, Members::of(rows, &options)?);
+                let has_key = !self.key.is_empty();
+                let key = |row, out: &mut Vec<u8>| key.write(row, out);
+                Ok(push_all(
+                    rows.num_rows(),
+                    has_key.then_some(key),
+                    Some(|row, out: &mut Vec<u8>| value.write(row, out)),
+                ))
+            }
+            Form::Avro { key, value: (value, id) } => {
+                let key = key.as_ref().map(|(key, id)| key.encode(&keys, *id)).transpose()?;
+                let value = value.encode(rows, *id)?;
+                Ok(push_all(rows.num_rows(), key.as_ref().map(row_of), Some(row_of(&value))))
+            }
+        }
+    }
+
+    /// A record without value for each of `keys`: there is no such row any more.
+    ///
+    /// # Errors
+    /// As [`RecordWriter::records`].
+    pub fn tombstones(&self, keys: &RecordBatch) -> Result<Records, ArrowError> {
+        let no_value = None::<fn(usize, &mut Vec<u8>)>;
+        match &self.form {
+            Form::Json => {
+                let options = value_options();
+                let mut key = Members::of(keys, &options)?;
+                Ok(push_all(keys.num_rows(), Some(|row, out: &mut Vec<u8>| key.write(row, out)), no_value))
+            }
+            Form::Avro { key, .. } => {
+                let key = key.as_ref().map(|(key, id)| key.encode(keys, *id)).transpose()?;
+                Ok(push_all(keys.num_rows(), key.as_ref().map(row_of), no_value))
+            }
+        }
+    }
+}
+
+/// One record a row, of what `key` and `value` append for it.
+fn push_all(
+    rows: usize,
+    mut key: Option<impl FnMut(usize, &mut Vec<u8>)>,
+    mut value: Option<impl FnMut(usize, &mut Vec<u8>)>,
+) -> Records {
+    let mut records = Records::default();
+    for row in 0..rows {
+        let key = key.as_mut().map(|key| |out: &mut Vec<u8>| key(row, out));
+        let value = value.as_mut().map(|value| |out: &mut Vec<u8>| value(row, out));
+        records.push(key, value);
+    }
+    records
+}
+
+/// Appends rows as they were encoded.
+fn row_of(encoded: &EncodedRows) -> impl FnMut(usize, &mut Vec<u8>) {
+    let (bytes, offsets) = (encoded.bytes(), encoded.offsets());
+    move |row, out| out.extend_from_slice(&bytes[offsets[row]..offsets[row + 1]])
+}
+
+/// A record for each row of `rows`, a JSON object, with the key that `keys` has for it as it stands.
 ///
 /// # Errors
 /// A column's type has no JSON form.
-pub fn records_of(rows: &RecordBatch, key: &[usize]) -> Result<Records, ArrowError> {
-    let (keys, options) = (rows.project(key)?, value_options());
-    let (mut key_members, mut members) = (Members::of(&keys, &options)?, Members::of(rows, &options)?);
-    let mut records = Records::default();
-    for row in 0..rows.num_rows() {
-        let key = (!key.is_empty()).then_some(|out: &mut Vec<u8>| key_members.write(row, out));
-        records.push(key, Some(|out: &mut Vec<u8>| members.write(row, out)));
-    }
-    Ok(records)
-}
-
-/// A record without value for each of `keys`: there is no such row any more.
-///
-/// # Errors
-/// As [`records_of`].
-pub fn tombstones_of(keys: &RecordBatch) -> Result<Records, ArrowError> {
-    let options = value_options();
-    let mut members = Members::of(keys, &options)?;
-    let mut records = Records::default();
-    for row in 0..keys.num_rows() {
-        records.push(Some(|out: &mut Vec<u8>| members.write(row, out)), None::<fn(&mut Vec<u8>)>);
-    }
-    Ok(records)
-}
-
-/// A record for each row of `rows`, with the key that `keys` has for it as it stands.
-///
-/// # Errors
-/// As [`records_of`].
 pub fn objects_of(rows: &RecordBatch, keys: Option<&StringArray>) -> Result<Records, ArrowError> {
     let options = value_options();
     let mut members = Members::of(rows, &options)?;
@@ -98,13 +166,13 @@ mod tests {
         let edits: ArrayRef = Arc::new(Int64Array::from(vec![2, 3]));
         let rows = RecordBatch::try_from_iter([("page", page), ("edits", edits)])?;
         let text = |part: Option<&[u8]>| part.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let records = records_of(&rows, &[0])?;
+        let records = RecordWriter::json(vec![0]).records(&rows)?;
         let all: Vec<_> = records.iter().map(|(key, value)| (text(key), text(value))).collect();
         let first = (Some(r#"{"page":"a \"b\""}"#.into()), Some(r#"{"page":"a \"b\"","edits":2}"#.into()));
         let second = (Some(r#"{"page":null}"#.into()), Some(r#"{"page":null,"edits":3}"#.into()));
         assert_eq!(all, [first, second]);
-        assert!(records_of(&rows, &[])?.iter().all(|(key, value)| key.is_none() && value.is_some()));
-        let gone = tombstones_of(&rows.project(&[1])?)?;
+        assert!(RecordWriter::json(vec![]).records(&rows)?.iter().all(|(key, value)| key.is_none() && value.is_some()));
+        let gone = RecordWriter::json(vec![1]).tombstones(&rows.project(&[1])?)?;
         let gone: Vec<_> = gone.iter().map(|(key, value)| (text(key), text(value))).collect();
         assert_eq!(gone, [(Some(r#"{"edits":2}"#.into()), None), (Some(r#"{"edits":3}"#.into()), None)]);
         Ok(())

@@ -13,7 +13,7 @@ use super::types::sql_type_name;
 use crate::error::Result;
 use crate::event::timestamp_type;
 use crate::format::{RecordFormat, parse_timestamp};
-use crate::source::{KafkaOptions, KafkaStart, MetadataColumn, RecordMetadata, RegistryOptions};
+use crate::source::{KafkaOptions, KafkaStart, MetadataColumn, RecordMetadata};
 
 /// The options of sources, whatever their connector.
 pub(super) const SOURCE_OPTIONS: [&str; 18] = [
@@ -76,7 +76,7 @@ pub(super) fn kafka_options(
             refuse(connector.at, reason, format!("write {option} = '{example}'").as_str())
         })
     };
-    let (format, registry) = (format(options)?, registry(options)?);
+    let (format, registry) = (format(options)?, options.registry()?);
     let schema_file = options.text("schema_file")?.map(PathBuf::from);
     if matches!(format, RecordFormat::Avro | RecordFormat::Protobuf) && registry.is_some() == schema_file.is_some() {
         let reason = "the format needs a schema, from a registry or from a file, and not from both";
@@ -200,23 +200,6 @@ fn start(options: &WithOptions) -> Result<KafkaStart> {
                 Err(refuse(option.at, reason, "write 'earliest', 'latest' or a time such as '2026-11-21T12:00:00Z'"))
             }
         },
-    }
-}
-
-fn registry(options: &WithOptions) -> Result<Option<RegistryOptions>> {
-    let (user, password) = (options.text("schema_registry.user")?, options.text("schema_registry.password")?);
-    let token = options.text("schema_registry.token")?;
-    let ca_file = options.text("schema_registry.ca_file")?.map(PathBuf::from);
-    if let Some(url) = options.text("schema_registry")? {
-        let login = user.map(|user| (user, password.unwrap_or_default()));
-        return Ok(Some(RegistryOptions { url, login, token, ca_file }));
-    }
-    match options.iter().find(|option| option.name.starts_with("schema_registry.")) {
-        Some(option) => {
-            let reason = format!("option \"{}\" is given without a registry", option.name);
-            Err(refuse(option.at, reason, "write schema_registry = 'http://localhost:8081'"))
-        }
-        None => Ok(None),
     }
 }
 

@@ -1,7 +1,8 @@
-//! `WITH (name = value, ...)` of sources and views. A name may have several words with dots between them, as properties
+//! `WITH (name = value, ...)` of sources, views and sinks. A name may have several words with dots between them, as properties
 //! of Kafka's clients have.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -9,6 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
 use super::text::{StatementText, refuse, shorten, take_identifier};
 use crate::error::Result;
+use crate::registry::RegistryOptions;
 use crate::source::is_secret;
 
 /// Longest name of a topic; Kafka's limit.
@@ -83,6 +85,27 @@ impl WithOptions {
                 .insert(property.to_owned(), if is_secret(property) { option.text()? } else { option.value.clone() });
         }
         Ok(properties)
+    }
+
+    /// The schema registry that is given, with what it takes to ask it.
+    ///
+    /// # Errors
+    /// Something of it without its address.
+    pub(super) fn registry(&self) -> Result<Option<RegistryOptions>> {
+        let (user, password) = (self.text("schema_registry.user")?, self.text("schema_registry.password")?);
+        let token = self.text("schema_registry.token")?;
+        let ca_file = self.text("schema_registry.ca_file")?.map(PathBuf::from);
+        if let Some(url) = self.text("schema_registry")? {
+            let login = user.map(|user| (user, password.unwrap_or_default()));
+            return Ok(Some(RegistryOptions { url, login, token, ca_file }));
+        }
+        match self.iter().find(|option| option.name.starts_with("schema_registry.")) {
+            Some(option) => {
+                let reason = format!("option \"{}\" is given without a registry", option.name);
+                Err(refuse(option.at, reason, "write schema_registry = 'http://localhost:8081'"))
+            }
+            None => Ok(None),
+        }
     }
 
     /// Whether the option of this name is given and `true`.

@@ -12,9 +12,21 @@ use super::options::{WithOption, WithOptions, check_topic};
 use super::text::{StatementText, refuse, shorten, take_identifier};
 use super::{expect_end, parse_name};
 use crate::error::Result;
-use crate::sink::{SinkDefinition, SinkMode};
+use crate::sink::{SinkDefinition, SinkFormat, SinkMode};
 
-const SINK_OPTIONS: [&str; 6] = ["brokers", "mode", "trigger", "key", "format", "kafka.*"];
+const SINK_OPTIONS: [&str; 11] = [
+    "brokers",
+    "mode",
+    "trigger",
+    "key",
+    "format",
+    "schema_registry",
+    "schema_registry.user",
+    "schema_registry.password",
+    "schema_registry.token",
+    "schema_registry.ca_file",
+    "kafka.*",
+];
 
 const MODES_HINT: &str = "the modes are 'update' (rows of changed groups), 'append' (rows that will not change any more) and \
                           'complete' (all rows each time)";
@@ -62,7 +74,6 @@ pub(super) fn parse_sink(statement: &StatementText, parser: &mut Parser<'_>) -> 
         let reason = "a sink needs the option \"brokers\"";
         return Err(refuse(with_at, reason, "write WITH (brokers = 'localhost:9092')"));
     };
-    check_format(&options)?;
     Ok(SinkDefinition {
         name: name.value,
         sql: statement.sql.clone(),
@@ -71,6 +82,7 @@ pub(super) fn parse_sink(statement: &StatementText, parser: &mut Parser<'_>) -> 
         brokers,
         mode: options.get("mode").map(mode).transpose()?,
         trigger: options.get("trigger").map_or(Ok(Duration::from_secs(1)), trigger)?,
+        format: format(&options)?,
         key: options.text("key")?.map(|key| key.split(',').map(|column| column.trim().to_owned()).collect()),
         properties: Arc::new(options.properties(
             &OWN_PROPERTIES,
@@ -99,12 +111,29 @@ fn trigger(option: &WithOption) -> Result<Duration> {
     })
 }
 
-fn check_format(options: &WithOptions) -> Result<()> {
-    match options.get("format") {
-        Some(option) if option.text()? != "json" => {
-            let reason = format!("a sink cannot write the format '{}'", shorten(&option.value));
-            Err(refuse(option.at, reason, "the one format of sinks is 'json'"))
+fn format(options: &WithOptions) -> Result<SinkFormat> {
+    let registry = options.registry()?;
+    let Some(option) = options.get("format") else { return without_registry(options) };
+    match (option.text()?.as_str(), registry) {
+        ("json", _) => without_registry(options),
+        ("avro", Some(registry)) => Ok(SinkFormat::Avro(registry)),
+        ("avro", None) => {
+            let reason = "the format 'avro' needs a schema registry, where readers find the schema of a record";
+            Err(refuse(option.at, reason, "write schema_registry = 'http://localhost:8081'"))
         }
-        _ => Ok(()),
+        (other, _) => {
+            let reason = format!("a sink cannot write the format '{}'", shorten(other));
+            Err(refuse(option.at, reason, "the formats of sinks are 'json' and 'avro'"))
+        }
+    }
+}
+
+fn without_registry(options: &WithOptions) -> Result<SinkFormat> {
+    match options.get("schema_registry") {
+        Some(option) => {
+            let reason = "the format 'json' is written without a schema registry";
+            Err(refuse(option.at, reason, "write format = 'avro', or leave the registry out"))
+        }
+        None => Ok(SinkFormat::Json),
     }
 }

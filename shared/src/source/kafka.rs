@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::format::RecordFormat;
+use crate::registry::RegistryOptions;
 
 /// How a topic is read.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,34 +75,24 @@ pub enum RecordMetadata {
     Topic,
 }
 
-/// A schema registry with Confluent's HTTP API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegistryOptions {
-    /// Its addresses, separated by commas.
-    pub url: String,
-    /// User and password of HTTP basic authentication.
-    pub login: Option<(String, String)>,
-    /// Bearer token.
-    pub token: Option<String>,
-    /// File with the certificates of authorities to trust, in PEM.
-    pub ca_file: Option<PathBuf>,
-}
-
 impl KafkaOptions {
     /// The definition's text without the secrets that stand in it, for whoever may ask what is defined.
     pub fn without_secrets(&self, sql: &str) -> String {
-        let properties = self.properties.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value);
-        let registry = self
-            .registry
-            .iter()
-            .flat_map(|registry| registry.login.iter().map(|(_, password)| password).chain(&registry.token));
-        without_values(sql, properties.chain(registry))
+        without_values(
+            sql,
+            secret_properties(&self.properties).chain(self.registry.iter().flat_map(RegistryOptions::secrets)),
+        )
     }
 }
 
 /// Whether the property of this name is a secret.
 pub(crate) fn is_secret(name: &str) -> bool {
     ["password", "passphrase", "secret", "token", "jaas", "key.pem"].iter().any(|word| name.contains(word))
+}
+
+/// The values of the properties that are secrets.
+pub(crate) fn secret_properties(properties: &BTreeMap<String, String>) -> impl Iterator<Item = &String> {
+    properties.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value)
 }
 
 /// A statement's text with stars in place of some of its quoted values.

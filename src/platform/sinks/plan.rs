@@ -1,7 +1,9 @@
-//! What a sink sends of its view: mode and key, checked against the view's plan.
+//! What a sink sends of its view: mode, key and schemas, checked against the view's plan.
 
+use arrow::datatypes::Schema;
+use watershed_serving_layer::AvroForm;
 use watershed_shared::plan::ViewPlan;
-use watershed_shared::sink::{SinkDefinition, SinkMode};
+use watershed_shared::sink::{SinkDefinition, SinkFormat, SinkMode};
 
 use crate::error::{Error, Result};
 
@@ -11,6 +13,16 @@ pub(in crate::platform) struct SinkPlan {
     pub(super) mode: SinkMode,
     /// The output columns that make a record's key.
     pub(super) key: Vec<usize>,
+    /// The records' schemas, if they have any.
+    pub(super) avro: Option<AvroForms>,
+}
+
+/// The Avro schemas of a sink's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::platform) struct AvroForms {
+    /// Of the keys; none without keys.
+    pub(super) key: Option<AvroForm>,
+    pub(super) value: AvroForm,
 }
 
 impl SinkPlan {
@@ -79,8 +91,21 @@ impl SinkPlan {
                 }
             }
         }
-        Ok(SinkPlan { mode, key })
+        let avro = match &sink.format {
+            SinkFormat::Json => None,
+            SinkFormat::Avro(_) => Some(
+                avro_forms(&view.name, columns, &key)
+                    .map_err(|reason| refuse(format!("view \"{}\" cannot be sent as Avro: {reason}", view.name)))?,
+            ),
+        };
+        Ok(SinkPlan { mode, key, avro })
     }
+}
+
+fn avro_forms(view: &str, columns: &Schema, key: &[usize]) -> Result<AvroForms, String> {
+    let key_columns = columns.project(key).map_err(|error| error.to_string())?;
+    let key = (!key.is_empty()).then(|| AvroForm::new(&format!("{view}_key"), &key_columns)).transpose()?;
+    Ok(AvroForms { key, value: AvroForm::new(view, columns)? })
 }
 
 /// Whether the watermark says when the view's rows are final.
@@ -137,7 +162,10 @@ mod tests {
            FROM (SELECT page, at AS t FROM edits) AS x GROUP BY tumble(t, INTERVAL '1 month'), page;
          CREATE MATERIALIZED VIEW words AS SELECT page, upper(page) AS word, count(*) AS edits
            FROM edits GROUP BY page, upper(page);
+         CREATE MATERIALIZED VIEW odd AS SELECT count(*) AS \"edits of all\" FROM edits;
+         CREATE MATERIALIZED VIEW waits AS SELECT seen - at AS wait FROM edits;
          CREATE MATERIALIZED VIEW plain AS SELECT page FROM edits;";
+    const AVRO: &str = ", format = 'avro', schema_registry = 'http://localhost:2'";
 
     async fn refusal(view: &str, option: &str) -> String {
         let sink = format!("CREATE SINK s FROM {view} INTO 't' WITH (brokers = 'localhost:1'{option});");
@@ -160,6 +188,8 @@ mod tests {
             ("hidden", ", mode = 'append'", "are over \"seen\", but the watermark is over \"at\""),
             ("nested", ", mode = 'append'", "are over an expression"),
             ("shifted", "", "select every key of GROUP BY"),
+            ("odd", AVRO, "view \"odd\" cannot be sent as Avro: \"edits of all\" is no name of an Avro field"),
+            ("waits", AVRO, "column \"wait\": INTERVAL has no form in Avro that holds all its values; CAST it to TEXT"),
             ("nothing", "", "sends view \"nothing\", which is not defined; the views are pages, upper"),
         ] {
             let refused = refusal(view, option).await;
@@ -180,6 +210,9 @@ mod tests {
             ("minutes", ", mode = 'append'"),
             ("seen", ", mode = 'update', trigger = '100 milliseconds'"),
             ("plain", ""),
+            ("pages", AVRO),
+            ("total", AVRO),
+            ("minutes", AVRO),
             ("upper", ", mode = 'complete', kafka.linger.ms = 1, format = 'json'"),
         ] {
             assert_eq!(refusal(view, option).await, "", "{view}{option}");

@@ -1,0 +1,251 @@
+//! Rows as Avro records, each behind the id that a schema registry has given its schema (Confluent's wire format).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use arrow_avro::schema::{AVRO_NAME_METADATA_KEY, AvroSchema, FingerprintStrategy, SCHEMA_METADATA_KEY};
+use arrow_avro::writer::format::AvroSoeFormat;
+use arrow_avro::writer::{EncodedRows, WriterBuilder};
+use serde_json::Value;
+use watershed_shared::definition::sql_type_name;
+
+/// An Avro schema for rows of some columns. All its fields may be null and default to that, so that views may get and lose
+/// columns without their readers failing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AvroForm {
+    /// What rows are cast to; the schema's text is in its metadata, where the writer looks for it.
+    columns: SchemaRef,
+    text: String,
+}
+
+impl AvroForm {
+    /// The schema of a record called `name`, as near as Avro's names can be.
+    ///
+    /// # Errors
+    /// The column that has no Avro form without loss, and what to do.
+    pub fn new(name: &str, columns: &Schema) -> Result<AvroForm, String> {
+        let fields = avro_fields(columns.fields())?;
+        let named = HashMap::from([(AVRO_NAME_METADATA_KEY.to_owned(), avro_name(name))]);
+        let named = Schema::new_with_metadata(fields.clone(), named);
+        let spelled = AvroSchema::try_from(&named).map_err(|error| error.to_string())?;
+        let text = with_defaults(&spelled.json_string).map_err(|error| error.to_string())?;
+        let metadata = HashMap::from([(SCHEMA_METADATA_KEY.to_owned(), text.clone())]);
+        Ok(AvroForm { columns: Arc::new(Schema::new_with_metadata(fields, metadata)), text })
+    }
+
+    /// The schema, to be registered.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// One record a row, behind the schema's `id`.
+    ///
+    /// # Errors
+    /// A value that its field cannot hold: an unsigned number beyond BIGINT, a time beyond its unit.
+    pub(super) fn encode(&self, rows: &RecordBatch, id: u32) -> Result<EncodedRows, ArrowError> {
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        let fields = rows.columns().iter().zip(self.columns.fields());
+        let columns = fields.map(|(column, field)| cast_with_options(column, field.data_type(), &strict));
+        let rows = RecordBatch::try_new(Arc::clone(&self.columns), columns.collect::<Result<_, _>>()?)?;
+        let builder = WriterBuilder::new(self.columns.as_ref().clone());
+        let mut encoder =
+            builder.with_fingerprint_strategy(FingerprintStrategy::Id(id)).build_encoder::<AvroSoeFormat>()?;
+        encoder.encode(&rows)?;
+        Ok(encoder.flush())
+    }
+}
+
+fn avro_fields(fields: &Fields) -> Result<Fields, String> {
+    let field = |field: &FieldRef| {
+        let name = field.name();
+        if !is_avro_name(name) {
+            return Err(format!(
+                "\"{name}\" is no name of an Avro field, which has letters, digits and _ only; name it otherwise with AS"
+            ));
+        }
+        let data_type = avro_type(field.data_type()).map_err(|reason| format!("column \"{name}\": {reason}"))?;
+        Ok(Field::new(name, data_type, true))
+    };
+    fields.iter().map(field).collect()
+}
+
+/// The type whose Avro form has the same values.
+fn avro_type(data_type: &DataType) -> Result<DataType, String> {
+    let utc = |unit| DataType::Timestamp(unit, Some("UTC".into()));
+    let item = |item: &FieldRef| Ok::<_, String>(Field::new_list_field(avro_type(item.data_type())?, true));
+    Ok(match data_type {
+        DataType::Boolean | DataType::Float32 | DataType::Float64 | DataType::Date32 => data_type.clone(),
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Float16 => DataType::Float32,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            DataType::Binary
+        }
+        DataType::Date64 => DataType::Date32,
+        DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, _) => utc(TimeUnit::Millisecond),
+        DataType::Timestamp(unit, _) => utc(*unit),
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+            if *scale >= 0 && *scale as u8 <= *precision =>
+        {
+            DataType::Decimal128(*precision, *scale)
+        }
+        DataType::Decimal256(precision, scale) if *scale >= 0 && *scale as u8 <= *precision => data_type.clone(),
+        DataType::List(list) | DataType::LargeList(list) | DataType::FixedSizeList(list, _) => {
+            DataType::List(Arc::new(item(list)?))
+        }
+        DataType::Struct(fields) => DataType::Struct(avro_fields(fields)?),
+        DataType::Dictionary(_, value) => avro_type(value)?,
+        other => {
+            let name = sql_type_name(other);
+            return Err(format!("{name} has no form in Avro that holds all its values; CAST it to TEXT"));
+        }
+    })
+}
+
+/// The schema with NULL as every field's default: Avro takes that of a union from its first type.
+fn with_defaults(text: &str) -> serde_json::Result<String> {
+    fn visit(schema: &mut Value) {
+        match schema {
+            Value::Array(types) => types.iter_mut().for_each(visit),
+            Value::Object(members) => {
+                let is_optional = members.contains_key("name")
+                    && members.get("type").and_then(Value::as_array).is_some_and(|types| types[..1] == ["null"]);
+                if is_optional {
+                    members.insert("default".to_owned(), Value::Null);
+                }
+                for part in ["type", "items", "fields"] {
+                    members.get_mut(part).into_iter().for_each(visit);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut schema: Value = serde_json::from_str(text)?;
+    visit(&mut schema);
+    serde_json::to_string(&schema)
+}
+
+fn is_avro_name(name: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.chars().all(is_part) && name.starts_with(|first: char| !first.is_ascii_digit())
+}
+
+/// A name that Avro takes.
+fn avro_name(name: &str) -> String {
+    let allowed: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if is_avro_name(&allowed) { allowed } else { format!("_{allowed}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{
+        ArrayRef, Decimal128Array, Float64Array, Int32Array, ListArray, StringViewArray, StructArray,
+        TimestampMicrosecondArray, UInt64Array,
+    };
+    use arrow::datatypes::Int64Type;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A number as the Avro specification has it: zigzag, seven bits a byte.
+    fn long(value: i64) -> Vec<u8> {
+        let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+        let mut bytes = Vec::new();
+        while rest >= 0x80 {
+            bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+        bytes
+    }
+
+    /// The second type of a union with null, and its value.
+    fn some(value: Vec<u8>) -> Vec<u8> {
+        [long(1), value].concat()
+    }
+
+    fn framed(id: u32, fields: &[Vec<u8>]) -> Vec<u8> {
+        [vec![0], id.to_be_bytes().to_vec(), fields.concat()].concat()
+    }
+
+    fn batch() -> Result<RecordBatch, ArrowError> {
+        let inner: ArrayRef = Arc::new(Int32Array::from(vec![Some(-3), None]));
+        let columns: [(&str, ArrayRef); 7] = [
+            ("page", Arc::new(StringViewArray::from(vec![Some("Wien"), None]))),
+            ("edits", Arc::new(UInt64Array::from(vec![Some(1 << 40), None]))),
+            ("mean", Arc::new(Float64Array::from(vec![Some(0.5), None]))),
+            ("at", Arc::new(TimestampMicrosecondArray::from(vec![Some(-1), None]).with_timezone("UTC"))),
+            ("price", Arc::new(Decimal128Array::from(vec![Some(-300), None]).with_precision_and_scale(10, 2)?)),
+            (
+                "recent",
+                Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(7), None]), None])),
+            ),
+            ("nested", Arc::new(StructArray::from(vec![(Arc::new(Field::new("n", DataType::Int32, true)), inner)]))),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true)))
+    }
+
+    #[test]
+    fn a_row_is_what_the_specification_says() -> Result<(), Box<dyn std::error::Error>> {
+        let rows = batch()?;
+        let form = AvroForm::new("edits by page", &rows.schema())?;
+        let optional = |schema: Value| json!(["null", schema]);
+        let field = |name: &str, schema: Value| json!({"name": name, "type": optional(schema), "default": null});
+        let nested = json!({"type": "record", "name": "nested", "fields": [field("n", json!("int"))]});
+        let expected = json!({"type": "record", "name": "edits_by_page", "fields": [
+            field("page", json!("string")),
+            field("edits", json!("long")),
+            field("mean", json!("double")),
+            field("at", json!({"type": "long", "logicalType": "timestamp-micros"})),
+            field("price", json!({"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": 2})),
+            field("recent", json!({"type": "array", "items": ["null", "long"]})),
+            field("nested", nested),
+        ]});
+        assert_eq!(serde_json::from_str::<Value>(form.text())?, expected);
+        let encoded = form.encode(&rows, 258)?;
+        let list = [long(2), some(long(7)), long(0), long(0)].concat();
+        let first = [
+            some([long(4), b"Wien".to_vec()].concat()),
+            some(long(1 << 40)),
+            some(0.5_f64.to_le_bytes().to_vec()),
+            some(long(-1)),
+            some([long(2), vec![0xFE, 0xD4]].concat()),
+            some(list),
+            some(some(long(-3))),
+        ];
+        assert_eq!(encoded.row(0)?.as_ref(), framed(258, &first));
+        let nothing = [vec![0; 6], some(vec![0])].concat();
+        assert_eq!(encoded.row(1)?.as_ref(), framed(258, &[nothing]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_number_that_does_not_fit_is_refused() -> Result<(), Box<dyn std::error::Error>> {
+        let large: ArrayRef = Arc::new(UInt64Array::from(vec![u64::MAX]));
+        let rows = RecordBatch::try_from_iter([("n", large)])?;
+        assert!(AvroForm::new("v", &rows.schema())?.encode(&rows, 1).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn columns_without_an_avro_form_are_named() {
+        let refused = |name: &str, data_type| {
+            let columns = Schema::new(vec![Field::new(name, data_type, true)]);
+            AvroForm::new("v", &columns).map(drop).err().unwrap_or_default()
+        };
+        assert!(refused("page views", DataType::Int64).starts_with("\"page views\" is no name of an Avro field"));
+        assert!(refused("9", DataType::Int64).contains("no name"));
+        assert!(refused("t", DataType::Time64(TimeUnit::Nanosecond)).starts_with("column \"t\": TIME has no form"));
+        assert!(refused("d", DataType::Decimal128(5, -2)).contains("DECIMAL(5, -2) has no form"));
+        assert!(refused("n", DataType::Null).contains("NULL has no form"));
+        let list = DataType::new_list(DataType::Null, true);
+        assert!(refused("l", list).starts_with("column \"l\": NULL has no form"));
+    }
+}
