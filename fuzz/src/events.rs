@@ -1,11 +1,11 @@
 //! Event bodies: what is accepted is exact, and no row is lost for its neighbours.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
@@ -14,20 +14,22 @@ use serde_json::value::RawValue;
 use watershed_shared::definition::{Statement, parse_definitions};
 use watershed_shared::error::Error;
 use watershed_shared::format::{DecodedEvents, EventDecoder, EventFormat, RejectedRow};
+use watershed_shared::source::SourceDefinition;
+
+use crate::records::assert_survives_avro;
 
 /// Columns of every type.
 const SOURCE: &str = "CREATE SOURCE events (
     id BIGINT NOT NULL, flag BOOLEAN, small INT, single FLOAT, \"real\" DOUBLE, price DECIMAL(10, 2),
     wide DECIMAL(38, 10), name TEXT, day DATE, at TIMESTAMP, tags TEXT[], place STRUCT<x DOUBLE, y BIGINT[]>)";
 
-static DECODER: LazyLock<EventDecoder> = LazyLock::new(|| decoder(SOURCE));
-
-fn decoder(sql: &str) -> EventDecoder {
-    match parse_definitions(sql).unwrap().pop() {
-        Some(Statement::Source(source)) => EventDecoder::new(&source).unwrap(),
-        other => panic!("no source: {other:?}"),
-    }
-}
+static DEFINITION: LazyLock<SourceDefinition> = LazyLock::new(|| match parse_definitions(SOURCE).unwrap().pop() {
+    Some(Statement::Source(source)) => source,
+    other => panic!("no source: {other:?}"),
+});
+static DECODER: LazyLock<EventDecoder> = LazyLock::new(|| EventDecoder::new(&DEFINITION).unwrap());
+/// The columns of the source.
+pub(crate) static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| Arc::clone(&DEFINITION.columns));
 
 /// Decodes a body. The only error that bytes may cause is that the body as a whole cannot be read.
 fn decode(format: EventFormat, body: &[u8]) -> Option<DecodedEvents> {
@@ -131,7 +133,8 @@ fn assert_is_union(format: EventFormat, together: &DecodedEvents, alone: impl It
 }
 
 /// Checks that accepted events are the same after they were written in each format and read again.
-fn assert_survives(events: &RecordBatch) {
+pub(crate) fn assert_survives(events: &RecordBatch) {
+    assert_survives_avro(events);
     assert_reads_as(EventFormat::ArrowStream, &arrow_stream(events), events);
     // JSON and CSV have no notation for these.
     if events.columns().iter().any(has_non_finite) {

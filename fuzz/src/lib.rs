@@ -12,6 +12,7 @@ mod definitions;
 mod events;
 mod law;
 mod query;
+mod records;
 mod states;
 mod stored;
 mod texts;
@@ -23,13 +24,15 @@ use std::sync::{LazyLock, Mutex, Once, PoisonError};
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also that of its folder in `corpus/`.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("definitions", definitions::definitions),
     ("query", query::query),
     ("events_ndjson", events::ndjson),
     ("events_json", events::json_array),
     ("events_csv", events::csv),
     ("events_arrow", events::arrow),
+    ("records", records::records),
+    ("record_schemas", records::schemas),
     ("states", states::states),
     ("log_block", stored::log_block),
     ("stored_json", stored::stored_json),
@@ -101,6 +104,6 @@ mod tests {
     }
 
     corpora! {
-        definitions query events_ndjson events_json events_csv events_arrow states log_block stored_json texts settings
+        definitions query events_ndjson events_json events_csv events_arrow records record_schemas states log_block stored_json texts settings
     }
 }

@@ -1,16 +1,18 @@
 //! Writes records to a source's own topic: events that clients send over HTTP.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
 
 use super::client::{client_config, log_error, set_properties};
+use super::topic::REQUEST_TIMEOUT;
 use crate::cpu::blocking;
 use crate::error::{Error, Result};
 use crate::position::{Offset, PartitionId, Position};
@@ -32,9 +34,13 @@ const FULL_PAUSES_MAX: usize = 2_000;
 pub struct TopicProducer {
     source: String,
     topic: String,
-    producer: Arc<ThreadedProducer<Deliveries>>,
+    config: ClientConfig,
+    /// One at a time; a client that has failed for good is replaced by a new one.
+    client: Arc<Mutex<Arc<Client>>>,
     record_bytes_max: usize,
 }
+
+type Client = ThreadedProducer<Deliveries>;
 
 impl std::fmt::Debug for TopicProducer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -56,13 +62,13 @@ impl TopicProducer {
         config.set("partitioner", "murmur2_random").set("queue.buffering.max.kbytes", "65536");
         set_properties(&mut config, &options.properties)?;
         config.set("enable.idempotence", "true").set("acks", "all");
-        let producer = ThreadedProducer::from_config_and_context(&config, Deliveries);
-        let producer = Arc::new(producer.map_err(|error| log_error(source, "open", &error))?);
+        let client = Mutex::new(open_client(source, &config)?);
         let record_bytes_max = options.properties.get("message.max.bytes").and_then(|value| value.parse().ok());
         Ok(TopicProducer {
             source: source.to_owned(),
             topic: options.topic.clone(),
-            producer,
+            config,
+            client: Arc::new(client),
             record_bytes_max: record_bytes_max.unwrap_or(RECORD_BYTES_MAX),
         })
     }
@@ -88,23 +94,63 @@ impl TopicProducer {
         }
         let (done, delivered) = oneshot::channel();
         let request = Arc::new(Request(Mutex::new(Progress {
-            position: Position::default(),
+            delivered: Delivered::default(),
             left: records.len(),
             failure: None,
             done: Some(done),
         })));
-        let (producer, topic) = (Arc::clone(&self.producer), self.topic.clone());
-        let sent = blocking(move || send_all(&producer, &topic, &records, &request)).await;
+        let (sender, topic) = (self.working_client().await?, self.topic.clone());
+        let client = Arc::clone(&sender);
+        let sent = blocking(move || send_all(&client, &topic, &records, &request)).await;
         let failed = |reason: String| Error::Log { action: "append to", name: self.source.clone(), reason };
         sent.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
         let undecided = |_| failed("the client has ended; some of the events may be in the topic".to_owned());
-        delivered.await.map_err(undecided)?.map_err(failed)
+        let Delivered { mut position, unplaced } = delivered.await.map_err(undecided)?.map_err(failed)?;
+        if !unplaced.is_empty() {
+            let topic = self.topic.clone();
+            let ends =
+                blocking(move || unplaced.into_iter().map(|partition| end_of(&sender, &topic, partition)).collect());
+            let ends: std::result::Result<Vec<_>, String> = ends.await.map_err(|error| failed(error.to_string()))?;
+            ends.map_err(failed)?.into_iter().for_each(|(partition, end)| position.raise(partition, end));
+        }
+        Ok(position)
     }
+
+    /// The client, or a new one if it has failed for good: what it was not allowed to do may be allowed now.
+    async fn working_client(&self) -> Result<Arc<Client>> {
+        let producer = self.clone();
+        let opened = blocking(move || {
+            let mut client = producer.client.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, reason)) = client.client().fatal_error() {
+                tracing::warn!(source = producer.source, reason, "opens a new client in place of one that has failed");
+                *client = open_client(&producer.source, &producer.config)?;
+            }
+            Ok(Arc::clone(&client))
+        });
+        opened.await.map_err(|error| {
+            let reason = error.to_string();
+            Error::Log { action: "append to", name: self.source.clone(), reason }
+        })?
+    }
+}
+
+fn open_client(source: &str, config: &ClientConfig) -> Result<Arc<Client>> {
+    let client = ThreadedProducer::from_config_and_context(config, Deliveries);
+    client.map(Arc::new).map_err(|error| log_error(source, "open", &error))
+}
+
+/// The end of a partition in which records are somewhere.
+fn end_of(client: &Client, topic: &str, partition: PartitionId) -> std::result::Result<(PartitionId, Offset), String> {
+    let watermarks = client.client().fetch_watermarks(topic, partition.0 as i32, REQUEST_TIMEOUT);
+    let (_, end) = watermarks.map_err(|error| {
+        format!("the events are in the topic, but it is not known where: partition {partition}: {error}")
+    })?;
+    Ok((partition, Offset(end.try_into().unwrap_or_default())))
 }
 
 /// Hands records to the client, waiting while its queue is full.
 fn send_all(
-    producer: &ThreadedProducer<Deliveries>,
+    client: &Client,
     topic: &str,
     records: &Records,
     request: &Arc<Request>,
@@ -113,7 +159,7 @@ fn send_all(
         let mut record = BaseRecord::<[u8], [u8], Arc<Request>>::with_opaque_to(topic, Arc::clone(request));
         (record.key, record.payload) = (key, value);
         let mut pauses = 0;
-        while let Err((error, refused)) = producer.send(record) {
+        while let Err((error, refused)) = client.send(record) {
             if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || pauses == FULL_PAUSES_MAX {
                 return Err(in_part(&error.to_string()));
             }
@@ -135,10 +181,19 @@ fn in_part(reason: &str) -> String {
 struct Request(Mutex<Progress>);
 
 struct Progress {
-    position: Position,
+    delivered: Delivered,
     left: usize,
     failure: Option<String>,
-    done: Option<oneshot::Sender<std::result::Result<Position, String>>>,
+    done: Option<oneshot::Sender<std::result::Result<Delivered, String>>>,
+}
+
+/// Where records have come to.
+#[derive(Default)]
+struct Delivered {
+    position: Position,
+    /// Partitions that have records whose offsets were not told: a broker that recognizes a repeated batch as one that it has
+    /// taken long ago does not say where.
+    unplaced: BTreeSet<PartitionId>,
 }
 
 impl Request {
@@ -161,7 +216,11 @@ impl ProducerContext for Deliveries {
         match result {
             Ok(record) => {
                 let partition = PartitionId(record.partition().unsigned_abs());
-                progress.position.raise(partition, Offset(record.offset().unsigned_abs()).advance(1));
+                let delivered = &mut progress.delivered;
+                match u64::try_from(record.offset()) {
+                    Ok(offset) => delivered.position.raise(partition, Offset(offset).advance(1)),
+                    Err(_) => drop(delivered.unplaced.insert(partition)),
+                }
             }
             Err((error, _)) => progress.failure = Some(in_part(&error.to_string())),
         }
@@ -170,7 +229,7 @@ impl ProducerContext for Deliveries {
         {
             let outcome = match progress.failure.take() {
                 Some(failure) => Err(failure),
-                None => Ok(std::mem::take(&mut progress.position)),
+                None => Ok(std::mem::take(&mut progress.delivered)),
             };
             // Whoever asked may be gone.
             let _ = done.send(outcome);

@@ -9,12 +9,14 @@ use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::super::conformance::{self, LogFactory};
 use super::super::{AppendLog, Appended, Receipt};
 use super::*;
 use crate::definition::{Statement, parse_definitions};
 use crate::event::timestamp_type;
+use crate::sink::Records;
 use crate::source::Connector;
 
 const P0: PartitionId = PartitionId(0);
@@ -342,5 +344,29 @@ fn metadata_columns_have_the_types_of_what_they_hold() -> Result<()> {
     let declared = Field::new("t", timestamp_type(), true);
     assert_eq!(declared.data_type(), &crate::definition::metadata_type(&crate::source::RecordMetadata::Timestamp));
     assert_eq!(crate::definition::metadata_type(&crate::source::RecordMetadata::Offset), DataType::Int64);
+    Ok(())
+}
+
+/// What brokers refuse for good today, they may allow tomorrow.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_failed_for_good_is_replaced() -> Result<()> {
+    let cluster = Cluster::start();
+    cluster.create_topic("t", 1);
+    let source = cluster.source(
+        "CREATE SOURCE t (n BIGINT) WITH (connector = 'kafka', brokers = 'BROKERS', topic = 't', http_ingest = true)",
+    )?;
+    cluster.mock().request_errors(
+        RDKafkaApiKey::InitProducerId,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED],
+    );
+    let producer = TopicProducer::open(&source.name, options(&source))?;
+    let write = async || {
+        let mut records = Records::default();
+        records.push(None::<fn(&mut Vec<u8>)>, Some(|out: &mut Vec<u8>| out.extend_from_slice(b"{}")));
+        producer.write(records).await
+    };
+    let refused = write().await;
+    assert!(matches!(&refused, Err(Error::Log { .. })), "{refused:?}");
+    assert_eq!(write().await?.get(P0), Offset(1));
     Ok(())
 }
