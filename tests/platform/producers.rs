@@ -51,6 +51,18 @@ async fn requests_repeated_after_kills_count_once_and_keep_their_answers() -> Re
     Ok(())
 }
 
+/// The test above, of a log that remembers requests only as long as they wait to be written.
+#[test]
+fn forgotten_requests_are_found() -> Result<()> {
+    let found = Command::new(std::env::current_exe()?)
+        .args(["producers::requests_repeated_after_kills_count_once_and_keep_their_answers", "--exact", "--nocapture"])
+        .env("WATERSHED_DEFECT", "receipts.forgotten")
+        .output()?;
+    let printed = String::from_utf8_lossy(&found.stderr);
+    ensure!(!found.status.success() && printed.contains("and now"), "the complaint is another one, or none: {printed}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn ingest_killed_at_any_step_of_a_request_counts_each_row_once() -> Result<()> {
     let platform = Platform::start()?;
