@@ -7,7 +7,9 @@ use arrow::array::RecordBatch;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
-use arrow_avro::schema::{AVRO_NAME_METADATA_KEY, AvroSchema, FingerprintStrategy, SCHEMA_METADATA_KEY};
+use arrow_avro::schema::{
+    AVRO_NAME_METADATA_KEY, AVRO_NAMESPACE_METADATA_KEY, AvroSchema, FingerprintStrategy, SCHEMA_METADATA_KEY,
+};
 use arrow_avro::writer::format::AvroSoeFormat;
 use arrow_avro::writer::{EncodedRows, WriterBuilder};
 use serde_json::Value;
@@ -28,8 +30,9 @@ impl AvroForm {
     /// # Errors
     /// The column that has no Avro form without loss, and what to do.
     pub fn new(name: &str, columns: &Schema) -> Result<AvroForm, String> {
-        let fields = avro_fields(columns.fields())?;
-        let named = HashMap::from([(AVRO_NAME_METADATA_KEY.to_owned(), avro_name(name))]);
+        let name = avro_name(name);
+        let fields = avro_fields(columns.fields(), &name)?;
+        let named = HashMap::from([(AVRO_NAME_METADATA_KEY.to_owned(), name)]);
         let named = Schema::new_with_metadata(fields.clone(), named);
         let spelled = AvroSchema::try_from(&named).map_err(|error| error.to_string())?;
         let text = with_defaults(&spelled.json_string).map_err(|error| error.to_string())?;
@@ -59,7 +62,9 @@ impl AvroForm {
     }
 }
 
-fn avro_fields(fields: &Fields) -> Result<Fields, String> {
+/// The fields of the record whose full name is `record`. Records in them are named after their fields, in its namespace, so that
+/// no name comes twice.
+fn avro_fields(fields: &Fields, record: &str) -> Result<Fields, String> {
     let field = |field: &FieldRef| {
         let name = field.name();
         if !is_avro_name(name) {
@@ -67,16 +72,24 @@ fn avro_fields(fields: &Fields) -> Result<Fields, String> {
                 "\"{name}\" is no name of an Avro field, which has letters, digits and _ only; name it otherwise with AS"
             ));
         }
-        let data_type = avro_type(field.data_type()).map_err(|reason| format!("column \"{name}\": {reason}"))?;
-        Ok(Field::new(name, data_type, true))
+        avro_field(field, record).map_err(|reason| format!("column \"{name}\": {reason}"))
     };
     fields.iter().map(field).collect()
 }
 
-/// The type whose Avro form has the same values.
-fn avro_type(data_type: &DataType) -> Result<DataType, String> {
+fn avro_field(field: &Field, record: &str) -> Result<Field, String> {
+    let data_type = avro_type(field.data_type(), &format!("{record}.{}", field.name()))?;
+    let named = [(AVRO_NAME_METADATA_KEY, field.name().clone()), (AVRO_NAMESPACE_METADATA_KEY, record.to_owned())];
+    let metadata = match data_type {
+        DataType::Struct(_) => named.map(|(key, value)| (key.to_owned(), value)).into(),
+        _ => HashMap::new(),
+    };
+    Ok(Field::new(field.name(), data_type, true).with_metadata(metadata))
+}
+
+/// The type whose Avro form has the same values; records in it are in the namespace `path`.
+fn avro_type(data_type: &DataType, path: &str) -> Result<DataType, String> {
     let utc = |unit| DataType::Timestamp(unit, Some("UTC".into()));
-    let item = |item: &FieldRef| Ok::<_, String>(Field::new_list_field(avro_type(item.data_type())?, true));
     Ok(match data_type {
         DataType::Boolean | DataType::Float32 | DataType::Float64 | DataType::Date32 => data_type.clone(),
         DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
@@ -98,10 +111,11 @@ fn avro_type(data_type: &DataType) -> Result<DataType, String> {
         }
         DataType::Decimal256(precision, scale) if *scale >= 0 && *scale as u8 <= *precision => data_type.clone(),
         DataType::List(list) | DataType::LargeList(list) | DataType::FixedSizeList(list, _) => {
-            DataType::List(Arc::new(item(list)?))
+            let item = Field::new_list_field(list.data_type().clone(), true);
+            DataType::List(Arc::new(avro_field(&item, path)?))
         }
-        DataType::Struct(fields) => DataType::Struct(avro_fields(fields)?),
-        DataType::Dictionary(_, value) => avro_type(value)?,
+        DataType::Struct(fields) => DataType::Struct(avro_fields(fields, path)?),
+        DataType::Dictionary(_, value) => avro_type(value, path)?,
         other => {
             let name = sql_type_name(other);
             return Err(format!("{name} has no form in Avro that holds all its values; CAST it to TEXT"));
@@ -198,7 +212,9 @@ mod tests {
         let form = AvroForm::new("edits by page", &rows.schema())?;
         let optional = |schema: Value| json!(["null", schema]);
         let field = |name: &str, schema: Value| json!({"name": name, "type": optional(schema), "default": null});
-        let nested = json!({"type": "record", "name": "nested", "fields": [field("n", json!("int"))]});
+        let nested = json!({
+            "type": "record", "name": "nested", "namespace": "edits_by_page", "fields": [field("n", json!("int"))]
+        });
         let expected = json!({"type": "record", "name": "edits_by_page", "fields": [
             field("page", json!("string")),
             field("edits", json!("long")),
@@ -224,6 +240,45 @@ mod tests {
         let nothing = [vec![0; 6], some(vec![0])].concat();
         assert_eq!(encoded.row(1)?.as_ref(), framed(258, &[nothing]));
         Ok(())
+    }
+
+    /// Avro has one definition for each name.
+    #[test]
+    fn structs_of_one_name_have_names_of_their_own() -> Result<(), Box<dyn std::error::Error>> {
+        let column = |name: &str, data_type| Field::new(name, data_type, true);
+        let of = |field| DataType::Struct(Fields::from(vec![field]));
+        let place = || of(column("x", DataType::Int32));
+        let columns = Schema::new(vec![
+            column("place", place()),
+            column("a", of(column("place", place()))),
+            column("b", DataType::new_list(of(column("place", DataType::new_list(place(), true))), true)),
+        ]);
+        let form = AvroForm::new("place", &columns)?;
+        let schema: Value = serde_json::from_str(form.text())?;
+        let mut names = Vec::new();
+        collect_names(&schema, &mut names);
+        let expected = ["place", "place.place", "place.a", "place.a.place", "place.b.item", "place.b.item.place.item"];
+        assert_eq!(names, expected);
+        let rows = RecordBatch::new_empty(Arc::new(columns));
+        assert!(form.encode(&rows, 1)?.is_empty());
+        Ok(())
+    }
+
+    /// The full names of all records, each before those in it.
+    fn collect_names(schema: &Value, names: &mut Vec<String>) {
+        match schema {
+            Value::Array(parts) => parts.iter().for_each(|part| collect_names(part, names)),
+            Value::Object(members) => {
+                if members.get("type").is_some_and(|kind| kind == "record") {
+                    let namespace = members.get("namespace").and_then(Value::as_str).map(|space| format!("{space}."));
+                    names.push(namespace.unwrap_or_default() + members["name"].as_str().unwrap_or_default());
+                }
+                for part in ["type", "items", "fields"] {
+                    members.get(part).into_iter().for_each(|part| collect_names(part, names));
+                }
+            }
+            _ => {}
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::config::FromClientConfigAndContext as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
@@ -17,7 +18,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::Records;
 use crate::error::{Error, Result};
-use crate::log::kafka::client::{client_config, reason_of, set_properties};
+use crate::log::kafka::client::{Named, client_config, reason_of, set_properties};
 
 /// How long brokers may take for a step.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,9 +49,9 @@ pub struct TransactionalTarget {
 pub struct TransactionalTopic {
     what: String,
     topic: String,
-    producer: BaseProducer,
+    producer: BaseProducer<Named>,
     /// Names the group whose offsets carry the progress; reads it at the start.
-    group: BaseConsumer,
+    group: BaseConsumer<Named>,
     partitions: i32,
     timeout: Duration,
     /// When the transaction began that is not committed.
@@ -84,7 +85,7 @@ impl TransactionalTopic {
             }
         }
         config.set("transactional.id", identity(target));
-        let producer: BaseProducer = config.create().map_err(wrong)?;
+        let producer = BaseProducer::from_config_and_context(&config, context(target)).map_err(wrong)?;
         let partitions = partitions(target, producer.client().fetch_metadata(Some(&target.topic), TIMEOUT))?;
         producer.init_transactions(TIMEOUT).map_err(wrong)?;
         let timeout = target.properties.get("transaction.timeout.ms").and_then(|value| value.parse().ok());
@@ -236,14 +237,18 @@ fn identity(target: &TransactionalTarget) -> String {
 }
 
 /// A client of the group whose offsets carry the progress, and what all clients are configured with.
-fn group(target: &TransactionalTarget) -> Result<(BaseConsumer, ClientConfig)> {
+fn group(target: &TransactionalTarget) -> Result<(BaseConsumer<Named>, ClientConfig)> {
     let mut config = client_config(&target.name, &target.brokers)?;
     set_properties(&mut config, &target.properties)?;
     let mut consumer = config.clone();
     consumer.set("group.id", identity(target)).set("enable.auto.commit", "false");
     consumer.set("isolation.level", "read_committed").set("statistics.interval.ms", "0");
-    let group = consumer.create().map_err(|error| failed(&target.what, "open", &error))?;
-    Ok((group, config))
+    let group = BaseConsumer::from_config_and_context(&consumer, context(target));
+    Ok((group.map_err(|error| failed(&target.what, "open", &error))?, config))
+}
+
+fn context(target: &TransactionalTarget) -> Named {
+    Named { name: target.name.clone() }
 }
 
 fn partitions(target: &TransactionalTarget, metadata: KafkaResult<Metadata>) -> Result<i32> {
@@ -255,7 +260,7 @@ fn partitions(target: &TransactionalTarget, metadata: KafkaResult<Metadata>) -> 
     })
 }
 
-fn progress(target: &TransactionalTarget, group: &BaseConsumer, partitions: i32) -> Result<Option<String>> {
+fn progress(target: &TransactionalTarget, group: &BaseConsumer<Named>, partitions: i32) -> Result<Option<String>> {
     let wrong = |error: KafkaError| failed(&target.what, "open", &error);
     let mut places = TopicPartitionList::new();
     places.add_partition_range(&target.topic, 0, partitions - 1);

@@ -7,6 +7,8 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::ProducerContext;
 use serde::Deserialize;
 
 use crate::environment::with_environment;
@@ -146,15 +148,44 @@ struct PartitionStatistics {
     ls_offset: i64,
 }
 
+/// A line of librdkafka's own log. What goes wrong in it is tried again; what does not pass is told by who asks.
+fn log(client: &str, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
+            tracing::debug!(client, facility, "librdkafka: {message}");
+        }
+        _ => tracing::warn!(client, facility, "librdkafka: {message}"),
+    }
+}
+
+/// Receives what librdkafka says to clients whose callers hear of every failure themselves.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    /// Name of the source or the sink.
+    pub(crate) name: String,
+}
+
+impl ClientContext for Named {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(&self.name, level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(client = self.name, %error, "librdkafka: {reason}");
+    }
+}
+
+impl ConsumerContext for Named {}
+
+impl ProducerContext for Named {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let source = &self.source;
-        match level {
-            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
-                tracing::debug!(source, facility, "librdkafka: {message}");
-            }
-            _ => tracing::warn!(source, facility, "librdkafka: {message}"),
-        }
+        log(&self.source, level, facility, message);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
 
-use super::client::{client_config, log_error, set_properties};
+use super::client::{Named, client_config, log_error, set_properties};
 use super::topic::REQUEST_TIMEOUT;
 use crate::cpu::blocking;
 use crate::error::{Error, Result};
@@ -135,7 +135,7 @@ impl TopicProducer {
 }
 
 fn open_client(source: &str, config: &ClientConfig) -> Result<Arc<Client>> {
-    let client = ThreadedProducer::from_config_and_context(config, Deliveries);
+    let client = ThreadedProducer::from_config_and_context(config, Deliveries(Named { name: source.to_owned() }));
     client.map(Arc::new).map_err(|error| log_error(source, "open", &error))
 }
 
@@ -203,9 +203,17 @@ impl Request {
 }
 
 /// Hears of each record's delivery.
-struct Deliveries;
+struct Deliveries(Named);
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = Arc<Request>;
