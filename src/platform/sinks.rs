@@ -7,6 +7,7 @@
 
 mod changes;
 mod plan;
+mod progress;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,6 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use futures::{StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use watershed_batch_layer::HistorySnapshot;
@@ -30,15 +30,17 @@ use watershed_shared::definition::DefinitionId;
 use watershed_shared::error::Error as SharedError;
 use watershed_shared::panics::catch_panic_of;
 use watershed_shared::plan::{StateParts, ViewPlan, plan_session};
-use watershed_shared::position::{Offset, Position};
-use watershed_shared::registry::SchemaType;
+use watershed_shared::position::Position;
+use watershed_shared::registry::{RegistryOptions, SchemaType};
 use watershed_shared::sink::{Records, SinkDefinition, SinkFormat, SinkMode, TransactionalTopic};
 use watershed_shared::snapshot::{SnapshotReceiver, SourceSnapshot, ViewSnapshot};
 use watershed_shared::telemetry::{Metrics, SinkLabel};
 use watershed_shared::time::{instant, iso_timestamp, sleep};
 
 pub(super) use self::changes::Changes;
+use self::plan::AvroForms;
 pub(super) use self::plan::SinkPlan;
+use self::progress::Progress;
 use super::registry::schema_registry;
 use super::source_task::Command;
 use super::{Platform, lock};
@@ -50,7 +52,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const REFRESH_INTERVAL: Duration = Duration::from_secs(3600);
 /// Batches of records between whoever encodes and whoever sends.
 const QUEUED_MAX: usize = 2;
-const PROGRESS_FORMAT: u32 = 1;
 
 /// A sink as the platform knows it; its task has the rest.
 #[derive(Debug)]
@@ -69,70 +70,6 @@ struct SinkState {
     sent: Option<Progress>,
     records: u64,
     trouble: Option<String>,
-}
-
-/// Up to where a sink has sent, as its topic's group has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Progress {
-    format: u32,
-    /// Name of the source that the offsets are of.
-    source: String,
-    /// Identity of the view's definition.
-    definition: String,
-    mode: SinkMode,
-    /// Names of the columns that made the records' key.
-    key: Vec<String>,
-    /// How the records were spelled.
-    #[serde(default)]
-    spelling: Spelling,
-    /// Position of the snapshot that was sent.
-    offsets: Vec<u64>,
-    /// In mode append with windows: those that start before this were closed; microseconds since the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    closed_before: Option<i64>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Spelling {
-    #[default]
-    Json,
-    Avro,
-}
-
-impl Progress {
-    fn position(&self) -> Position {
-        Position::new(self.offsets.iter().copied().map(Offset).collect())
-    }
-
-    fn at(view: &ViewPlan, plan: &SinkPlan, position: &Position, closed_before: Option<i64>) -> Progress {
-        let columns = view.output_schema();
-        Progress {
-            format: PROGRESS_FORMAT,
-            source: view.source.name.clone(),
-            definition: view.id.as_str().to_owned(),
-            mode: plan.mode,
-            key: plan.key.iter().map(|column| columns.field(*column).name().clone()).collect(),
-            spelling: if plan.avro.is_some() { Spelling::Avro } else { Spelling::Json },
-            offsets: position.offsets().iter().map(|offset| offset.0).collect(),
-            closed_before,
-        }
-    }
-
-    /// Whether it was written by the same sink over the same definition, so that only changes are to be sent.
-    fn is_of(&self, view: &ViewPlan, plan: &SinkPlan) -> bool {
-        let now = Progress::at(view, plan, &Position::default(), None);
-        let same = Progress { offsets: self.offsets.clone(), closed_before: self.closed_before, ..now };
-        *self == Progress { format: self.format, ..same }
-    }
-
-    fn parse(text: &str) -> Result<Progress, String> {
-        let progress: Progress = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        match progress.format {
-            PROGRESS_FORMAT => Ok(progress),
-            other => Err(format!("its format is {other}, which a newer version has written")),
-        }
-    }
 }
 
 impl Sink {
@@ -198,10 +135,11 @@ enum Rows {
 }
 
 /// How a sink sends one definition of its view.
+#[derive(Debug)]
 struct Prepared {
     definition: DefinitionId,
     plan: SinkPlan,
-    writer: Arc<RecordWriter>,
+    writer: RecordWriter,
 }
 
 /// Starts the tasks of all sinks.
@@ -220,6 +158,7 @@ pub(super) fn start(platform: &Platform, tasks: &mut JoinSet<()>) {
             pool: platform.inner.pool.clone(),
             metrics: platform.inner.metrics.clone(),
             committed: Mutex::new(instant()),
+            prepared: Mutex::default(),
         };
         tasks.spawn(task.run());
     }
@@ -234,6 +173,8 @@ struct SinkTask {
     metrics: Metrics,
     /// When the topic's progress was last written.
     committed: Mutex<Instant>,
+    /// How the view's newest definition is sent.
+    prepared: Mutex<Option<Arc<Prepared>>>,
 }
 
 impl SinkTask {
@@ -261,9 +202,22 @@ impl SinkTask {
 
     /// Opens the topic, and sends from where it is until something fails.
     async fn send_from_here(&self) -> Result<Infallible> {
+        // A registry that is away is waited for here, so that the topic is not opened again and again meanwhile.
+        let snapshot = Arc::clone(&self.platform.inner.source(&self.sink.source)?.handle.snapshots.borrow());
+        if let Some(view) = self.view_of(&snapshot) {
+            self.prepare(&view.plan).await?;
+        }
         let target = self.sink.definition.target();
         let opened = blocking(move || TransactionalTopic::open(&target)).await;
-        let (mut topic, progress) = opened.map_err(|_| Error::Panicked { what: "opening a sink's topic" })??;
+        let (topic, progress) = opened.map_err(|_| Error::Panicked { what: "opening a sink's topic" })??;
+        let topic = Arc::new(topic);
+        let ended = self.send_to(&topic, progress).await;
+        // It waits for brokers at its end, too.
+        let _ = blocking(move || drop(topic)).await;
+        ended
+    }
+
+    async fn send_to(&self, topic: &Arc<TransactionalTopic>, progress: Option<String>) -> Result<Infallible> {
         let mut sent = progress.as_deref().map(Progress::parse).transpose().map_err(|reason| self.unusable(reason))?;
         let name = &self.sink.definition.name;
         tracing::info!(sink = name, topic = self.sink.definition.topic, ?sent, "sends a view's changes");
@@ -271,42 +225,32 @@ impl SinkTask {
         self.sink.set_trouble(None);
         let mut snapshots = self.platform.inner.source(&self.sink.source)?.handle.snapshots.clone();
         let mut is_in_step = false;
-        let mut prepared: Option<Prepared> = None;
         *lock(&self.committed) = instant();
         loop {
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let mut found = Step::Nothing;
             if let Some(view) = self.view_of(&snapshot) {
-                let prepared = match prepared.take().filter(|prepared| prepared.definition == view.plan.id) {
-                    Some(same) => prepared.insert(same),
-                    None => prepared.insert(self.prepare(&view.plan).await?),
-                };
+                let prepared = self.prepare(&view.plan).await?;
                 if !is_in_step && prepared.plan.mode != SinkMode::Complete {
-                    let caught_up = self.catch_up(topic, &mut snapshots, view, prepared, sent.clone()).await?;
-                    (topic, sent) = (caught_up.topic, caught_up.sent);
+                    sent = self.catch_up(topic, &mut snapshots, view, &prepared, sent).await?;
                     is_in_step = true;
                     continue;
                 }
-                found = match self.step(&snapshot, view, &prepared.plan, sent.as_ref())? {
-                    Step::Send { next, .. } if next.closed_before.is_some() && !self.may_close(&snapshot).await? => {
-                        Step::Nothing
+                match self.step(&snapshot, view, &prepared, sent.as_ref())? {
+                    Step::Nothing => {}
+                    Step::Unknown => {
+                        is_in_step = false;
+                        continue;
                     }
-                    found => found,
-                };
-            }
-            match (found, &prepared) {
-                (Step::Unknown, _) => {
-                    is_in_step = false;
-                    continue;
+                    Step::Send { plans, next, even_empty } => {
+                        if next.closed_before.is_none() || self.may_close(&snapshot).await? {
+                            self.transact(topic, plans, &prepared, &next, even_empty).await?;
+                            sent = Some(next);
+                        }
+                    }
                 }
-                (Step::Send { plans, next, even_empty }, Some(prepared)) => {
-                    topic = self.transact(topic, plans, &prepared.writer, &next, even_empty).await?;
-                    sent = Some(next);
-                }
-                (Step::Send { .. } | Step::Nothing, _) => {}
             }
             if let Some(same) = sent.as_ref().filter(|_| instant() - *lock(&self.committed) >= REFRESH_INTERVAL) {
-                topic = self.write(topic, |parts| async { Ok(parts) }, same, true).await?;
+                self.write(topic, |parts| async { Ok(parts) }, same, true).await?;
             }
             sleep(self.sink.definition.trigger).await;
             tokio::select! {
@@ -337,29 +281,29 @@ impl SinkTask {
         Ok(snapshot.timeless.iter().all(|partition| later.timeless.contains(partition)))
     }
 
-    /// How a definition of the view is sent. A registry is told the schemas.
-    async fn prepare(&self, view: &ViewPlan) -> Result<Prepared> {
+    /// How a definition of the view is sent. A registry is told the schemas of one that is new.
+    async fn prepare(&self, view: &ViewPlan) -> Result<Arc<Prepared>> {
+        if let Some(known) = lock(&self.prepared).as_ref().filter(|known| known.definition == view.id) {
+            return Ok(Arc::clone(known));
+        }
         let definition = &self.sink.definition;
         let plan = SinkPlan::new(definition, view)?;
         lock(&self.sink.state).mode = Some(plan.mode);
         let key = plan.key.clone();
         let writer = match (&definition.format, plan.avro.clone()) {
             (SinkFormat::Avro(options), Some(forms)) => {
-                let (registry, topic) = (schema_registry(options)?, definition.topic.clone());
-                let register = move || {
-                    let id = |part: &str, form: &AvroForm| {
-                        registry.register(&format!("{topic}-{part}"), SchemaType::Avro, form.text())
-                    };
-                    let value = id("value", &forms.value)?;
-                    let key_form = forms.key.map(|form| Ok::<_, SharedError>((id("key", &form)?, form))).transpose()?;
-                    let key_form = key_form.map(|(id, form)| (form, id));
-                    Ok::<_, SharedError>(RecordWriter::avro(key, key_form, (forms.value, value)))
-                };
-                blocking(register).await.map_err(|_| Error::Panicked { what: "registering a sink's schemas" })??
+                let (options, topic) = (options.clone(), definition.topic.clone());
+                self.sink.set_trouble(Some(format!("waiting for the schema registry at {}", options.url)));
+                let registered = blocking(move || register(&options, &topic, key, forms)).await;
+                let writer = registered.map_err(|_| Error::Panicked { what: "registering a sink's schemas" })??;
+                self.sink.set_trouble(None);
+                writer
             }
             _ => RecordWriter::json(key),
         };
-        Ok(Prepared { definition: view.id.clone(), plan, writer: Arc::new(writer) })
+        let prepared = Arc::new(Prepared { definition: view.id.clone(), plan, writer });
+        *lock(&self.prepared) = Some(Arc::clone(&prepared));
+        Ok(prepared)
     }
 
     /// The view, if it can be asked.
@@ -381,9 +325,10 @@ impl SinkTask {
         &self,
         snapshot: &SourceSnapshot,
         view: &ViewSnapshot,
-        plan: &SinkPlan,
+        prepared: &Prepared,
         sent: Option<&Progress>,
     ) -> Result<Step> {
+        let plan = &prepared.plan;
         let applied = &snapshot.applied;
         // What another source's log has says nothing of this one.
         let sent = sent.filter(|sent| sent.source == view.plan.source.name);
@@ -397,8 +342,8 @@ impl SinkTask {
             return Ok(Step::Nothing);
         }
         self.sink.set_trouble(None);
-        let is_same = sent.is_some_and(|sent| sent.is_of(&view.plan, plan));
-        let next = |closed_before| Progress::at(&view.plan, plan, applied, closed_before);
+        let is_same = sent.is_some_and(|sent| sent.is_of(&view.plan, prepared));
+        let next = |closed_before| Progress::at(&view.plan, prepared, applied, closed_before);
         let send = |plans, next| Ok(Step::Send { plans, next, even_empty: false });
         if plan.mode == SinkMode::Append && view.plan.has_aggregate() {
             let Some(window) = view.plan.window() else { return Ok(Step::Nothing) };
@@ -441,17 +386,18 @@ impl SinkTask {
         Ok(std::iter::once(Rows::Present(present)).chain(vanished.map(Rows::Vanished)).collect())
     }
 
-    /// Sends what has changed between what the topic has and what is collected here, from the history.
+    /// Sends what has changed between what the topic has and what is collected here, from the history; gives up to where the
+    /// topic has it then.
     async fn catch_up(
         &self,
-        topic: TransactionalTopic,
+        topic: &Arc<TransactionalTopic>,
         snapshots: &mut SnapshotReceiver,
         view: &ViewSnapshot,
-        prepared: &Prepared,
+        prepared: &Arc<Prepared>,
         sent: Option<Progress>,
-    ) -> Result<CaughtUp> {
-        let (plan, writer) = (&prepared.plan, &prepared.writer);
-        let same = sent.as_ref().filter(|sent| sent.is_of(&view.plan, plan));
+    ) -> Result<Option<Progress>> {
+        let plan = &prepared.plan;
+        let same = sent.as_ref().filter(|sent| sent.is_of(&view.plan, prepared));
         let is_by_rows = plan.mode == SinkMode::Append && !view.plan.has_aggregate();
         let needs_history = match plan.mode {
             SinkMode::Update => same.is_some(),
@@ -459,7 +405,7 @@ impl SinkTask {
             SinkMode::Complete => false,
         };
         if !needs_history {
-            return Ok(CaughtUp { topic, sent });
+            return Ok(sent);
         }
         // A new definition of a view without GROUP BY sends its rows from the beginning too.
         let before = same.map(Progress::position).unwrap_or_default();
@@ -478,12 +424,12 @@ impl SinkTask {
         let unchanged = snapshot.views.get(&self.sink.definition.view).filter(|now| now.plan.id == view.plan.id);
         let Some(view) = unchanged else { return Err(Error::Overtaken { view: view.plan.name.clone() }) };
         if before == end && same.is_some() {
-            return Ok(CaughtUp { topic, sent });
+            return Ok(sent);
         }
         if is_by_rows {
-            let next = Progress::at(&view.plan, plan, &end, None);
-            let topic = self.transact_history(topic, &view.plan, history, before, writer, &next).await?;
-            return Ok(CaughtUp { topic, sent: Some(next) });
+            let next = Progress::at(&view.plan, prepared, &end, None);
+            self.transact_history(topic, &view.plan, history, before, prepared, &next).await?;
+            return Ok(Some(next));
         }
         let position = &snapshot.applied;
         // What came after the history's end is sent as well: a row is the snapshot's. At once, before more comes than is kept.
@@ -491,9 +437,9 @@ impl SinkTask {
             return Err(Error::Overtaken { view: view.plan.name.clone() });
         };
         changes.extend(self.keys_since(&view.plan, history, before).await?);
-        let next = Progress::at(&view.plan, plan, position, None);
-        let topic = self.transact(topic, self.rows_of(view, plan, changes)?, writer, &next, true).await?;
-        Ok(CaughtUp { topic, sent: Some(next) })
+        let next = Progress::at(&view.plan, prepared, position, None);
+        self.transact(topic, self.rows_of(view, plan, changes)?, prepared, &next, true).await?;
+        Ok(Some(next))
     }
 
     /// The keys of the groups that have got events in a history version since a position; some may come several times.
@@ -516,13 +462,13 @@ impl SinkTask {
     /// Sends rows and commits them with the progress that they stand for.
     async fn transact(
         &self,
-        topic: TransactionalTopic,
+        topic: &Arc<TransactionalTopic>,
         plans: Vec<Rows>,
-        writer: &Arc<RecordWriter>,
+        prepared: &Arc<Prepared>,
         next: &Progress,
         even_empty: bool,
-    ) -> Result<TransactionalTopic> {
-        let (session, writer) = (self.session.clone(), Arc::clone(writer));
+    ) -> Result<()> {
+        let (session, prepared) = (self.session.clone(), Arc::clone(prepared));
         let encode = move |parts: mpsc::Sender<Part>| async move {
             for rows in plans {
                 let (plan, is_present) = match rows {
@@ -533,6 +479,7 @@ impl SinkTask {
                 let mut rows = execute_stream(plan, session.task_ctx()).map_err(SharedError::from)?;
                 while let Some(rows) = rows.next().await {
                     let rows = rows.map_err(SharedError::from)?;
+                    let writer = &prepared.writer;
                     let records = if is_present { writer.records(&rows) } else { writer.tombstones(&rows) };
                     hand_on(&parts, records.map_err(SharedError::from)?).await?;
                 }
@@ -545,14 +492,14 @@ impl SinkTask {
     /// Sends the rows of a view without GROUP BY of all events of a history version since a position.
     async fn transact_history(
         &self,
-        topic: TransactionalTopic,
+        topic: &Arc<TransactionalTopic>,
         view: &Arc<ViewPlan>,
         history: HistorySnapshot,
         before: Position,
-        writer: &Arc<RecordWriter>,
+        prepared: &Arc<Prepared>,
         next: &Progress,
-    ) -> Result<TransactionalTopic> {
-        let (view, session, writer) = (Arc::clone(view), self.one_by_one.clone(), Arc::clone(writer));
+    ) -> Result<()> {
+        let (view, session, prepared) = (Arc::clone(view), self.one_by_one.clone(), Arc::clone(prepared));
         let encode = move |parts: mpsc::Sender<Part>| async move {
             let mut states = stream_states_since(&view, &history, &before, &session).await?;
             while let Some(states) = states.next().await {
@@ -561,7 +508,7 @@ impl SinkTask {
                 let rows = session.create_physical_plan(&rows).await.map_err(SharedError::from)?;
                 let mut rows = execute_stream(rows, session.task_ctx()).map_err(SharedError::from)?;
                 while let Some(rows) = rows.next().await {
-                    let records = writer.records(&rows.map_err(SharedError::from)?);
+                    let records = prepared.writer.records(&rows.map_err(SharedError::from)?);
                     hand_on(&parts, records.map_err(SharedError::from)?).await?;
                 }
             }
@@ -573,11 +520,11 @@ impl SinkTask {
     /// Encodes on the CPU pool and sends on a thread that may wait for brokers; commits when all is encoded.
     async fn write<F>(
         &self,
-        topic: TransactionalTopic,
+        topic: &Arc<TransactionalTopic>,
         encode: impl FnOnce(mpsc::Sender<Part>) -> F,
         next: &Progress,
         even_empty: bool,
-    ) -> Result<TransactionalTopic>
+    ) -> Result<()>
     where
         F: Future<Output = Result<mpsc::Sender<Part>>> + Send + 'static,
     {
@@ -590,8 +537,9 @@ impl SinkTask {
             let _ = parts.send(Part::End { progress, even_empty }).await;
             Ok::<_, Error>(())
         };
-        let (encoded, sent) = tokio::join!(encoded, blocking(move || send_all(topic, received)));
-        let Sent { topic, records, is_committed } =
+        let topic = Arc::clone(topic);
+        let (encoded, sent) = tokio::join!(encoded, blocking(move || send_all(&topic, received)));
+        let Sent { records, is_committed } =
             match sent.map_err(|_| Error::Panicked { what: "sending to a sink's topic" })? {
                 Ok(Some(sent)) => sent,
                 // Nobody has said that this is all.
@@ -606,7 +554,7 @@ impl SinkTask {
         let mut state = lock(&self.sink.state);
         state.records += records;
         state.sent = Some(next.clone());
-        Ok(topic)
+        Ok(())
     }
 
     fn unusable(&self, reason: String) -> Error {
@@ -615,10 +563,16 @@ impl SinkTask {
     }
 }
 
-/// A sink that has everything up to where its changes are collected.
-struct CaughtUp {
-    topic: TransactionalTopic,
-    sent: Option<Progress>,
+/// Tells a registry the schemas of a topic's records; gives what writes them.
+fn register(options: &RegistryOptions, topic: &str, key: Vec<usize>, forms: AvroForms) -> Result<RecordWriter> {
+    let registry = schema_registry(options)?;
+    let register = |part: &str, form: AvroForm| {
+        let id = registry.register(&format!("{topic}-{part}"), SchemaType::Avro, form.text())?;
+        Ok::<_, Error>((form, id))
+    };
+    let value = register("value", forms.value)?;
+    let key_form = forms.key.map(|form| register("key", form)).transpose()?;
+    Ok(RecordWriter::avro(key, key_form, value))
 }
 
 async fn hand_on(parts: &mpsc::Sender<Part>, records: Records) -> Result<()> {
@@ -631,21 +585,20 @@ async fn hand_on(parts: &mpsc::Sender<Part>, records: Records) -> Result<()> {
 
 /// What became of a transaction.
 struct Sent {
-    topic: TransactionalTopic,
     records: u64,
     is_committed: bool,
 }
 
 /// Sends the parts of one transaction; gives the number of records, or `None` if the parts end before their end.
 fn send_all(
-    topic: TransactionalTopic,
+    topic: &TransactionalTopic,
     mut parts: mpsc::Receiver<Part>,
 ) -> watershed_shared::error::Result<Option<Sent>> {
     let (mut records, mut has_begun) = (0, false);
     while let Some(part) = parts.blocking_recv() {
         let is_empty_end = matches!(&part, Part::End { even_empty: false, .. }) && !has_begun;
         if is_empty_end {
-            return Ok(Some(Sent { topic, records: 0, is_committed: false }));
+            return Ok(Some(Sent { records: 0, is_committed: false }));
         }
         if !std::mem::replace(&mut has_begun, true) {
             topic.begin()?;
@@ -657,7 +610,7 @@ fn send_all(
             }
             Part::End { progress, .. } => {
                 topic.commit(&progress)?;
-                return Ok(Some(Sent { topic, records, is_committed: true }));
+                return Ok(Some(Sent { records, is_committed: true }));
             }
         }
     }

@@ -140,9 +140,11 @@ async fn sinks_write_avro_behind_schemas_that_they_register() -> Result<()> {
     let (key_id, key_schema) = registry.latest("pages-key").await?;
     let (value_id, value_schema) = registry.latest("pages-value").await?;
     let optional = |name: &str, kind: &str| json!({"name": name, "type": ["null", kind], "default": null});
-    ensure!(key_schema == json!({"type": "record", "name": "pages_key", "fields": [optional("page", "string")]}));
+    let record =
+        |name: &str, fields: Value| json!({"type": "record", "name": name, "namespace": "watershed", "fields": fields});
+    ensure!(key_schema == record("pages_key", json!([optional("page", "string")])), "{key_schema}");
     let columns = json!([optional("page", "string"), optional("n", "long")]);
-    ensure!(value_schema == json!({"type": "record", "name": "pages", "fields": columns}), "{value_schema}");
+    ensure!(value_schema == record("pages", columns), "{value_schema}");
     let key = framed(key_id, &[some(text("Wien"))]);
     expected.push((Some(key.clone()), Some(framed(value_id, &[some(text("Wien")), some(long(300))]))));
     ensure!(first == expected, "{first:?}");

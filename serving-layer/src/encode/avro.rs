@@ -15,6 +15,9 @@ use arrow_avro::writer::{EncodedRows, WriterBuilder};
 use serde_json::Value;
 use watershed_shared::definition::sql_type_name;
 
+/// What the schemas of all records are in.
+const NAMESPACE: &str = "watershed";
+
 /// An Avro schema for rows of some columns. All its fields may be null and default to that, so that views may get and lose
 /// columns without their readers failing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,15 +28,14 @@ pub struct AvroForm {
 }
 
 impl AvroForm {
-    /// The schema of a record called `name`, as near as Avro's names can be.
+    /// The schema of a record called `name`, a plain name as views have, in the namespace `watershed`: alone it could be that of
+    /// one of Avro's own types.
     ///
     /// # Errors
     /// The column that has no Avro form without loss, and what to do.
     pub fn new(name: &str, columns: &Schema) -> Result<AvroForm, String> {
-        let name = avro_name(name);
-        let fields = avro_fields(columns.fields(), &name)?;
-        let named = HashMap::from([(AVRO_NAME_METADATA_KEY.to_owned(), name)]);
-        let named = Schema::new_with_metadata(fields.clone(), named);
+        let fields = avro_fields(columns.fields(), &format!("{NAMESPACE}.{name}"))?;
+        let named = Schema::new_with_metadata(fields.clone(), names(name, NAMESPACE));
         let spelled = AvroSchema::try_from(&named).map_err(|error| error.to_string())?;
         let text = with_defaults(&spelled.json_string).map_err(|error| error.to_string())?;
         let metadata = HashMap::from([(SCHEMA_METADATA_KEY.to_owned(), text.clone())]);
@@ -52,7 +54,15 @@ impl AvroForm {
     pub(super) fn encode(&self, rows: &RecordBatch, id: u32) -> Result<EncodedRows, ArrowError> {
         let strict = CastOptions { safe: false, ..CastOptions::default() };
         let fields = rows.columns().iter().zip(self.columns.fields());
-        let columns = fields.map(|(column, field)| cast_with_options(column, field.data_type(), &strict));
+        let columns = fields.map(|(column, field)| {
+            cast_with_options(column, field.data_type(), &strict).map_err(|error| {
+                let name = field.name();
+                let reason = format!(
+                    "column \"{name}\" has a value that its Avro type does not hold ({error}); CAST it to TEXT"
+                );
+                ArrowError::CastError(reason)
+            })
+        });
         let rows = RecordBatch::try_new(Arc::clone(&self.columns), columns.collect::<Result<_, _>>()?)?;
         let builder = WriterBuilder::new(self.columns.as_ref().clone());
         let mut encoder =
@@ -69,7 +79,7 @@ fn avro_fields(fields: &Fields, record: &str) -> Result<Fields, String> {
         let name = field.name();
         if !is_avro_name(name) {
             return Err(format!(
-                "\"{name}\" is no name of an Avro field, which has letters, digits and _ only; name it otherwise with AS"
+                "\"{name}\" is no name of an Avro field, which has letters, digits and _ and begins with no digit; give it another name"
             ));
         }
         avro_field(field, record).map_err(|reason| format!("column \"{name}\": {reason}"))
@@ -79,12 +89,17 @@ fn avro_fields(fields: &Fields, record: &str) -> Result<Fields, String> {
 
 fn avro_field(field: &Field, record: &str) -> Result<Field, String> {
     let data_type = avro_type(field.data_type(), &format!("{record}.{}", field.name()))?;
-    let named = [(AVRO_NAME_METADATA_KEY, field.name().clone()), (AVRO_NAMESPACE_METADATA_KEY, record.to_owned())];
     let metadata = match data_type {
-        DataType::Struct(_) => named.map(|(key, value)| (key.to_owned(), value)).into(),
+        DataType::Struct(_) => names(field.name(), record),
         _ => HashMap::new(),
     };
     Ok(Field::new(field.name(), data_type, true).with_metadata(metadata))
+}
+
+/// What arrow-avro takes a record's name from.
+fn names(name: &str, namespace: &str) -> HashMap<String, String> {
+    let names = [(AVRO_NAME_METADATA_KEY, name), (AVRO_NAMESPACE_METADATA_KEY, namespace)];
+    names.map(|(key, name)| (key.to_owned(), name.to_owned())).into()
 }
 
 /// The type whose Avro form has the same values; records in it are in the namespace `path`.
@@ -110,7 +125,7 @@ fn avro_type(data_type: &DataType, path: &str) -> Result<DataType, String> {
             DataType::Decimal128(*precision, *scale)
         }
         DataType::Decimal256(precision, scale) if *scale >= 0 && *scale as u8 <= *precision => data_type.clone(),
-        DataType::List(list) | DataType::LargeList(list) | DataType::FixedSizeList(list, _) => {
+        DataType::List(list) | DataType::LargeList(list) => {
             let item = Field::new_list_field(list.data_type().clone(), true);
             DataType::List(Arc::new(avro_field(&item, path)?))
         }
@@ -118,17 +133,19 @@ fn avro_type(data_type: &DataType, path: &str) -> Result<DataType, String> {
         DataType::Dictionary(_, value) => avro_type(value, path)?,
         other => {
             let name = sql_type_name(other);
-            return Err(format!("{name} has no form in Avro that holds all its values; CAST it to TEXT"));
+            return Err(format!("{name} has no form in Avro; CAST it to TEXT"));
         }
     })
 }
 
-/// The schema with NULL as every field's default: Avro takes that of a union from its first type.
+/// The schema with NULL as every field's default (Avro takes that of a union from its first type), and without the metadata that
+/// arrow-avro has taken for more attributes.
 fn with_defaults(text: &str) -> serde_json::Result<String> {
     fn visit(schema: &mut Value) {
         match schema {
             Value::Array(types) => types.iter_mut().for_each(visit),
             Value::Object(members) => {
+                members.retain(|name, _| name != AVRO_NAME_METADATA_KEY && name != AVRO_NAMESPACE_METADATA_KEY);
                 let is_optional = members.contains_key("name")
                     && members.get("type").and_then(Value::as_array).is_some_and(|types| types[..1] == ["null"]);
                 if is_optional {
@@ -149,12 +166,6 @@ fn with_defaults(text: &str) -> serde_json::Result<String> {
 fn is_avro_name(name: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     name.chars().all(is_part) && name.starts_with(|first: char| !first.is_ascii_digit())
-}
-
-/// A name that Avro takes.
-fn avro_name(name: &str) -> String {
-    let allowed: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    if is_avro_name(&allowed) { allowed } else { format!("_{allowed}") }
 }
 
 #[cfg(test)]
@@ -209,13 +220,13 @@ mod tests {
     #[test]
     fn a_row_is_what_the_specification_says() -> Result<(), Box<dyn std::error::Error>> {
         let rows = batch()?;
-        let form = AvroForm::new("edits by page", &rows.schema())?;
+        let form = AvroForm::new("edits_by_page", &rows.schema())?;
         let optional = |schema: Value| json!(["null", schema]);
         let field = |name: &str, schema: Value| json!({"name": name, "type": optional(schema), "default": null});
         let nested = json!({
-            "type": "record", "name": "nested", "namespace": "edits_by_page", "fields": [field("n", json!("int"))]
+            "type": "record", "name": "nested", "namespace": "watershed.edits_by_page", "fields": [field("n", json!("int"))]
         });
-        let expected = json!({"type": "record", "name": "edits_by_page", "fields": [
+        let expected = json!({"type": "record", "name": "edits_by_page", "namespace": "watershed", "fields": [
             field("page", json!("string")),
             field("edits", json!("long")),
             field("mean", json!("double")),
@@ -257,7 +268,8 @@ mod tests {
         let schema: Value = serde_json::from_str(form.text())?;
         let mut names = Vec::new();
         collect_names(&schema, &mut names);
-        let expected = ["place", "place.place", "place.a", "place.a.place", "place.b.item", "place.b.item.place.item"];
+        let expected = ["", ".place", ".a", ".a.place", ".b.item", ".b.item.place.item"];
+        let expected = expected.map(|name| format!("watershed.place{name}"));
         assert_eq!(names, expected);
         let rows = RecordBatch::new_empty(Arc::new(columns));
         assert!(form.encode(&rows, 1)?.is_empty());
@@ -285,7 +297,9 @@ mod tests {
     fn a_number_that_does_not_fit_is_refused() -> Result<(), Box<dyn std::error::Error>> {
         let large: ArrayRef = Arc::new(UInt64Array::from(vec![u64::MAX]));
         let rows = RecordBatch::try_from_iter([("n", large)])?;
-        assert!(AvroForm::new("v", &rows.schema())?.encode(&rows, 1).is_err());
+        let refused = AvroForm::new("v", &rows.schema())?.encode(&rows, 1).map(drop);
+        let reason = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(reason.contains("column \"n\" has a value that its Avro type does not hold"), "{reason}");
         Ok(())
     }
 

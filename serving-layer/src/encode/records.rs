@@ -37,6 +37,16 @@ impl RecordWriter {
         RecordWriter { key, form: Form::Avro { key: key_form, value: value_form } }
     }
 
+    /// The ids of the schemas of values and keys, in that order; none in JSON.
+    pub fn schema_ids(&self) -> Vec<u32> {
+        match &self.form {
+            Form::Json => Vec::new(),
+            Form::Avro { key, value: (_, value_id) } => {
+                std::iter::once(*value_id).chain(key.as_ref().map(|(_, key_id)| *key_id)).collect()
+            }
+        }
+    }
+
     /// A record for each row of `rows`.
     ///
     /// # Errors

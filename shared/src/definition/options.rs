@@ -90,11 +90,19 @@ impl WithOptions {
     /// The schema registry that is given, with what it takes to ask it.
     ///
     /// # Errors
-    /// Something of it without its address.
+    /// Something of it without its address; a password without a user, or a user and a token.
     pub(super) fn registry(&self) -> Result<Option<RegistryOptions>> {
         let (user, password) = (self.text("schema_registry.user")?, self.text("schema_registry.password")?);
         let token = self.text("schema_registry.token")?;
         let ca_file = self.text("schema_registry.ca_file")?.map(PathBuf::from);
+        if let Some(option) = self.get("schema_registry.password").filter(|_| user.is_none()) {
+            let reason = "a password for the schema registry is given without a user";
+            return Err(refuse(option.at, reason, "write schema_registry.user = '...' beside it"));
+        }
+        if let Some(option) = self.get("schema_registry.token").filter(|_| user.is_some()) {
+            let reason = "both a user and a token for the schema registry are given";
+            return Err(refuse(option.at, reason, "leave one of them out"));
+        }
         if let Some(url) = self.text("schema_registry")? {
             let login = user.map(|user| (user, password.unwrap_or_default()));
             return Ok(Some(RegistryOptions { url, login, token, ca_file }));

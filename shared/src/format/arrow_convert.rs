@@ -18,8 +18,8 @@ use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, take};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType,
-    Float32Type, Float64Type, Int64Type, TimeUnit,
+    ArrowPrimitiveType, DECIMAL256_MAX_PRECISION, DataType, Decimal32Type, Decimal64Type, Decimal128Type,
+    Decimal256Type, DecimalType, Float32Type, Float64Type, Int64Type, TimeUnit,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
@@ -167,6 +167,14 @@ fn read_text(source: &ArrayRef, plan: &Arc<ColumnPlan>) -> Result<Converted, Str
 }
 
 fn convert_numbers(source: &ArrayRef, plan: &Arc<ColumnPlan>) -> Result<Converted, String> {
+    use DataType::{Decimal32, Decimal64, Decimal128, Decimal256};
+    // Arrow has decimals of any scale, and casts that overflow on those that no number needs.
+    if let Decimal32(_, scale) | Decimal64(_, scale) | Decimal128(_, scale) | Decimal256(_, scale) = source.data_type()
+        && scale.unsigned_abs() > DECIMAL256_MAX_PRECISION
+    {
+        let (found, digits) = (source.data_type(), DECIMAL256_MAX_PRECISION);
+        return Err(format!("its Arrow type is {found}; a decimal's scale is at most {digits} either way"));
+    }
     let Some(checked) = within_precision(source) else { return convert_sound_numbers(source, plan) };
     let beyond = (0..source.len()).filter(|index| checked.is_null(*index) && source.is_valid(*index));
     // The digits of such a value cannot be shown: Arrow leaves some out.

@@ -19,7 +19,7 @@ pub(in crate::platform) struct SinkPlan {
 
 /// The Avro schemas of a sink's records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::platform) struct AvroForms {
+pub(super) struct AvroForms {
     /// Of the keys; none without keys.
     pub(super) key: Option<AvroForm>,
     pub(super) value: AvroForm,
@@ -50,6 +50,9 @@ impl SinkPlan {
                             known.join(", ")
                         )));
                     };
+                    if key.contains(&column) {
+                        return Err(refuse(format!("the key has column \"{name}\" twice")));
+                    }
                     key.push(column);
                 }
                 key
@@ -184,12 +187,13 @@ mod tests {
             ("pages", ", key = 'pag'", "view \"pages\" has no column \"pag\" for the key; its columns are page, edits"),
             ("pages", ", key = 'edits'", "and \"page\" is not; add it"),
             ("pages", ", key = 'edits, page'", "\"edits\" is none of them"),
+            ("pages", ", mode = 'complete', key = 'page, page'", "the key has column \"page\" twice"),
             ("total", ", key = 'edits'", "\"edits\" is none of them"),
             ("hidden", ", mode = 'append'", "are over \"seen\", but the watermark is over \"at\""),
             ("nested", ", mode = 'append'", "are over an expression"),
             ("shifted", "", "select every key of GROUP BY"),
             ("odd", AVRO, "view \"odd\" cannot be sent as Avro: \"edits of all\" is no name of an Avro field"),
-            ("waits", AVRO, "column \"wait\": INTERVAL has no form in Avro that holds all its values; CAST it to TEXT"),
+            ("waits", AVRO, "column \"wait\": INTERVAL has no form in Avro; CAST it to TEXT"),
             ("nothing", "", "sends view \"nothing\", which is not defined; the views are pages, upper"),
         ] {
             let refused = refusal(view, option).await;

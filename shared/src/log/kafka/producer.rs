@@ -73,8 +73,8 @@ impl TopicProducer {
         })
     }
 
-    /// Writes records and returns when the brokers have all of them: the next offset of each partition written to; others
-    /// are at 0. Equal keys go to equal partitions.
+    /// Writes records and returns when the brokers have all of them: an offset of each partition written to that is behind
+    /// them, as a rule the next; others are at 0. Equal keys go to equal partitions.
     ///
     /// # Errors
     /// `RecordTooLarge`, and nothing is written; `Log` when the brokers do not take all of them in time: some may be in the topic
@@ -99,28 +99,42 @@ impl TopicProducer {
             failure: None,
             done: Some(done),
         })));
-        let (sender, topic) = (self.working_client().await?, self.topic.clone());
-        let client = Arc::clone(&sender);
+        let (client, topic) = (self.working_client().await?, self.topic.clone());
         let sent = blocking(move || send_all(&client, &topic, &records, &request)).await;
-        let failed = |reason: String| Error::Log { action: "append to", name: self.source.clone(), reason };
+        let failed = |reason: String| {
+            let reason = match self.failure() {
+                Some(failure) => format!("{failure}; {reason}; the next request has a new client"),
+                None => reason,
+            };
+            Error::Log { action: "append to", name: self.source.clone(), reason }
+        };
         sent.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
         let undecided = |_| failed("the client has ended; some of the events may be in the topic".to_owned());
         let Delivered { mut position, unplaced } = delivered.await.map_err(undecided)?.map_err(failed)?;
         if !unplaced.is_empty() {
-            let topic = self.topic.clone();
-            let ends =
-                blocking(move || unplaced.into_iter().map(|partition| end_of(&sender, &topic, partition)).collect());
-            let ends: std::result::Result<Vec<_>, String> = ends.await.map_err(|error| failed(error.to_string()))?;
+            let (client, topic) = (self.working_client().await?, self.topic.clone());
+            let ends = move || unplaced.into_iter().map(|partition| end_of(&client, &topic, partition)).collect();
+            let ends: std::result::Result<Vec<_>, String> =
+                blocking(ends).await.map_err(|error| failed(error.to_string()))?;
             ends.map_err(failed)?.into_iter().for_each(|(partition, end)| position.raise(partition, end));
         }
         Ok(position)
     }
 
-    /// The client, or a new one if it has failed for good: what it was not allowed to do may be allowed now.
+    /// Why the client will never send anything again.
+    fn failure(&self) -> Option<String> {
+        self.client().client().fatal_error().map(|(_, reason)| reason)
+    }
+
+    /// The client, or a new one if it has failed for good: what it was not allowed to do may be allowed now. To be let go
+    /// where waiting is allowed: the last one who has a client waits for its end.
     async fn working_client(&self) -> Result<Arc<Client>> {
+        if self.failure().is_none() {
+            return Ok(Arc::clone(&self.client()));
+        }
         let producer = self.clone();
         let opened = blocking(move || {
-            let mut client = producer.client.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut client = producer.client();
             if let Some((_, reason)) = client.client().fatal_error() {
                 tracing::warn!(source = producer.source, reason, "opens a new client in place of one that has failed");
                 *client = open_client(&producer.source, &producer.config)?;
@@ -131,6 +145,10 @@ impl TopicProducer {
             let reason = error.to_string();
             Error::Log { action: "append to", name: self.source.clone(), reason }
         })?
+    }
+
+    fn client(&self) -> MutexGuard<'_, Arc<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
