@@ -96,6 +96,10 @@ fn read_config(folder: &Path) -> Result<Config> {
     }
     let wrong = |error: config::ConfigError| Error::Configuration { reason: error.to_string() };
     let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+    // Alone first: merged with the environment, where all values are texts, 1.5 would count as a whole number.
+    toml::from_str::<Config>(&text).map_err(|error| Error::Configuration {
+        reason: format!("\"{}\": {}", path.display(), error.to_string().trim_end()),
+    })?;
     let environment =
         Environment::with_prefix(ENVIRONMENT_PREFIX).prefix_separator("__").separator("__").try_parsing(true);
     let sources = config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).add_source(environment);

@@ -173,6 +173,22 @@ async fn sinks_write_avro_behind_schemas_that_they_register() -> Result<()> {
     ensure!(new_id != value_id);
     expected.push((Some(key), Some(framed(new_id, &[some(text("Wien")), some(long(7)), some(long(3))]))));
     ensure!(again == expected, "{again:?}");
+    platform.stop()?;
+
+    // In another registry the schemas have other ids, and with them keys other bytes: everything is sent again.
+    let other = Registry::start()?;
+    for subject in ["a", "b", "c", "d"] {
+        other.register(subject, &schema(json!([{"name": subject, "type": "int"}]))).await?;
+    }
+    let moved = sql(", count(*) AS edits").replace(&registry.url, &other.url);
+    std::fs::write(platform.folder.path().join("project/definitions.sql"), moved)?;
+    platform.start_again()?;
+    let moved = wait_for_records(&platform, &broker, 4).await?;
+    let ((key_id, _), (id, _)) = (other.latest("pages-key").await?, other.latest("pages-value").await?);
+    ensure!(id != new_id);
+    let key = framed(key_id, &[some(text("Wien"))]);
+    expected.push((Some(key), Some(framed(id, &[some(text("Wien")), some(long(7)), some(long(3))]))));
+    ensure!(moved == expected, "{moved:?}");
     platform.stop()
 }
 
