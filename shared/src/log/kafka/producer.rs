@@ -135,11 +135,16 @@ impl TopicProducer {
         let producer = self.clone();
         let opened = blocking(move || {
             let mut client = producer.client();
+            let mut failed = None;
             if let Some((_, reason)) = client.client().fatal_error() {
                 tracing::warn!(source = producer.source, reason, "opens a new client in place of one that has failed");
-                *client = open_client(&producer.source, &producer.config)?;
+                failed = Some(std::mem::replace(&mut *client, open_client(&producer.source, &producer.config)?));
             }
-            Ok(Arc::clone(&client))
+            let working = Arc::clone(&client);
+            drop(client);
+            // Nobody shall wait for its end who only wants the new one.
+            drop(failed);
+            Ok(working)
         });
         opened.await.map_err(|error| {
             let reason = error.to_string();
